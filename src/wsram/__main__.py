@@ -1,0 +1,5 @@
+"""`python -m wsram` is the command line."""
+
+from wsram.cli import main
+
+main()

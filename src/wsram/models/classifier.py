@@ -1,0 +1,388 @@
+"""The classifier: a prediction network that glances and names, and an inference network that knows the answer.
+
+Prediction network (θ), two recurrent layers:
+
+    low-resolution view ──► r2_0 ──► p(a_1|I)      r2_n ──► p(a_n+1 | a_1..n, I)
+                                                     ▲
+    glimpse(a_n, I), a_n ──► features ──► r1_n ──────┘        r1_N ──► p(y | a, I)
+
+The label is read from the lower layer alone, so what the low-resolution view shows can reach the prediction only
+through the glimpses it makes the network choose. The inference network (η) reads the label and a detached r2.
+
+Source: Ba et al. 2015, its prediction and inference networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsram.actions import Action, GlimpseDistribution
+from wsram.errors import UserError
+from wsram.glimpse import Sensor
+from wsram.rollout import Rollout
+
+RECURRENCES = ("relu", "gru", "lstm")
+ENCODERS = ("fc", "conv")
+
+Choose = Callable[[GlimpseDistribution, Tensor, Tensor], Action]
+"""Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
+
+
+class Recurrence(nn.Module):
+    """One recurrent layer over any leading axes: ReLU (the paper's), GRU or LSTM.
+
+    The state is one tensor (..., size * `width`); its first `size` features are the layer's output.
+    """
+
+    def __init__(self, kind: str, inputs: int, size: int) -> None:
+        super().__init__()
+        if kind not in RECURRENCES:
+            raise UserError(f"unknown recurrence {kind!r}; choose one of {', '.join(RECURRENCES)}")
+        self.size = size
+        self.kind = kind
+        if kind == "relu":
+            self.cell: nn.RNNCell | nn.GRUCell | nn.LSTMCell = nn.RNNCell(inputs, size, nonlinearity="relu")
+            # The identity keeps what earlier glimpses saw without the gradient exploding (Le, Jaitly & Hinton 2015).
+            nn.init.eye_(self.cell.weight_hh)
+        else:
+            self.cell = nn.GRUCell(inputs, size) if kind == "gru" else nn.LSTMCell(inputs, size)
+
+    def initial(self, output: Tensor) -> Tensor:
+        """The state whose output is `output` (..., size)."""
+        return torch.cat([output, torch.zeros_like(output)], -1) if self.kind == "lstm" else output
+
+    def output(self, state: Tensor) -> Tensor:
+        """The layer's output (..., size)."""
+        return state[..., : self.size]
+
+    def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """The next state, of the leading axes of `inputs` (..., inputs) and `state`, which must agree."""
+        lead = inputs.shape[:-1]
+        inputs, state = inputs.flatten(0, -2), state.flatten(0, -2)
+        if isinstance(self.cell, nn.LSTMCell):
+            after = torch.cat(self.cell(inputs, tuple(state.chunk(2, -1))), -1)
+        else:
+            after = self.cell(inputs, state)
+        return after.unflatten(0, lead)
+
+
+def convolutions(channels: int) -> nn.Sequential:
+    """Two small convolutions that halve the image twice: (rows, channels, s, s) to (rows, 32, s // 4, s // 4), >= 0."""
+    layers = nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+    )
+    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+
+
+def _check_encoder(kind: str, side: int) -> None:
+    if kind not in ENCODERS:
+        raise UserError(f"unknown encoder {kind!r}; choose one of {', '.join(ENCODERS)}")
+    if side < (least := 4 if kind == "conv" else 1):
+        raise UserError(f"the {kind} encoder needs at least {least}x{least} pixels, got {side}x{side}")
+
+
+class GlimpseEncoder(nn.Module):
+    """What a glimpse shows and where it was taken, as one vector: the ReLU of the sum of both.
+
+    "fc": fully connected, the paper's. "conv": two small convolutions before the fully connected layer.
+    """
+
+    def __init__(self, kind: str, *, channels: int, side: int, scales: int, features: int) -> None:
+        super().__init__()
+        _check_encoder(kind, side)
+        self.scales = scales
+        if kind == "fc":
+            layers: tuple[nn.Module, ...] = (
+                nn.Flatten(),
+                nn.Linear(channels * side**2, features),
+                nn.ReLU(),
+                nn.Linear(features, features),
+            )
+        else:
+            layers = (convolutions(channels), nn.Flatten(), nn.Linear(32 * (side // 4) ** 2, features))
+        self.what = nn.Sequential(*layers)
+        self.where = nn.Sequential(nn.Linear(2 + scales, features // 2), nn.ReLU(), nn.Linear(features // 2, features))
+
+    def forward(self, patch: Tensor, action: Action) -> Tensor:
+        """Features (..., features) of glimpses (..., channels, side, side) taken by `action` (...)."""
+        what = self.what(patch.flatten(0, -4)).unflatten(0, patch.shape[:-3])
+        scale = F.one_hot(action.scale, self.scales).to(action.location.dtype)
+        return F.relu(what + self.where(torch.cat([action.location, scale], -1)))
+
+
+class ViewEncoder(nn.Module):
+    """The low-resolution view of the whole image, as the upper layer's first output.
+
+    "fc": fully connected, the paper's. "conv": convolutions, read both as they lie and through the centre of mass of
+    each channel (after the spatial softmax of Finn et al. 2016), in which where something is, is linear.
+    """
+
+    def __init__(self, kind: str, *, channels: int, side: int, features: int) -> None:
+        super().__init__()
+        _check_encoder(kind, side)
+        self.side = side
+        self.layers = convolutions(channels) if kind == "conv" else None
+        inputs = 32 * ((side // 4) ** 2 + 2) if self.layers else channels * side**2
+        self.read = nn.Linear(inputs, features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (batch, features) of images (batch, channels, height, width), averaged down to side by side."""
+        seen = F.adaptive_avg_pool2d(images, self.side)
+        if self.layers is None:
+            return F.relu(self.read(seen.flatten(1)))
+        seen = self.layers(seen)
+        x = torch.linspace(-1, 1, seen.shape[-1], device=seen.device, dtype=seen.dtype)
+        mass = seen.sum((-2, -1)) + 0.1  # an empty channel has its centre in the middle
+        centres = [(seen.sum(axis) * x).sum(-1) / mass for axis in (-2, -1)]
+        return F.relu(self.read(torch.cat([seen.flatten(1), *centres], -1)))
+
+
+class Looked(NamedTuple):
+    """What came of looking: log-probabilities of the labels, and the actions and policies of every glimpse, stacked.
+
+    log_p_labels: (..., batch, classes) log p(y | a, I) for every label.
+    action: location (..., batch, glimpses, 2), scale (..., batch, glimpses).
+    policy: the distributions p(a_n | a_1..n-1, I), batched (..., batch, glimpses).
+    """
+
+    log_p_labels: Tensor
+    action: Action
+    policy: GlimpseDistribution
+
+
+class PredictionNetwork(nn.Module):
+    """Chooses glimpses and predicts the label (parameters θ).
+
+    Args:
+        sensor: cuts the glimpses.
+        glimpses: how many it takes.
+        channels: of the images.
+        classes: number of labels.
+        lower_units: units of r1 and of the glimpse features.
+        upper_units: units of r2.
+        recurrence: "relu", "gru" or "lstm".
+        encoder: "fc" or "conv", for the glimpses and the low-resolution view.
+        view: side in pixels of the low-resolution view.
+        std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
+
+    Raises:
+        UserError: fewer than 1 glimpse, 2 classes or 2 units, an unknown recurrence or encoder, a bad range.
+    """
+
+    def __init__(
+        self,
+        sensor: Sensor,
+        *,
+        glimpses: int = 4,
+        channels: int = 1,
+        classes: int = 10,
+        lower_units: int = 256,
+        upper_units: int = 256,
+        recurrence: str = "relu",
+        encoder: str = "fc",
+        view: int = 20,
+        std_range: tuple[float, float] = (0.03, 1.0),
+    ) -> None:
+        super().__init__()
+        least = {"glimpses": 1, "channels": 1, "classes": 2, "lower_units": 2, "upper_units": 2}
+        given = (glimpses, channels, classes, lower_units, upper_units)
+        for (name, bound), value in zip(least.items(), given, strict=True):
+            if value < bound:
+                raise UserError(f"{name.replace('_', ' ')} must be at least {bound}, got {value}")
+        if not 0 < std_range[0] <= std_range[1]:
+            raise UserError(f"the range of the location's standard deviation must be 0 < low <= high, got {std_range}")
+        self.sensor = sensor
+        self.glimpses = glimpses
+        self.std_range = std_range
+        scales = len(sensor.scales)
+        self.glimpse_encoder = GlimpseEncoder(
+            encoder, channels=channels, side=sensor.patch_size, scales=scales, features=lower_units
+        )
+        self.lower = Recurrence(recurrence, lower_units, lower_units)
+        self.label_head = nn.Linear(lower_units, classes)
+        self.view_encoder = ViewEncoder(encoder, channels=channels, side=view, features=upper_units)
+        self.upper = Recurrence(recurrence, lower_units, upper_units)
+        self.policy_head = nn.Linear(upper_units, 4 + scales)
+        with torch.no_grad():
+            # At first r1 does not move r2, so every glimpse of an image is drawn around the same place. Random weights
+            # would send later glimpses to some corner, all of them black, where no signal brings them back.
+            for weights in (self.upper.cell.weight_ih, self.upper.cell.bias_ih, self.upper.cell.bias_hh):
+                weights.zero_()
+            self.policy_head.weight.mul_(0.1)
+            self.policy_head.bias.zero_()
+
+    def policy(self, raw: Tensor) -> GlimpseDistribution:
+        """The distribution over the next glimpse from the head's raw outputs (..., 4 + scales)."""
+        raw = raw.float()
+        low, high = (torch.tensor(bound).log().item() for bound in self.std_range)
+        log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
+        return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
+
+    def look(self, images: Tensor, choose: Choose, glimpses: int | None = None) -> Looked:
+        """Take `glimpses` (by default all) in turn at images (batch, channels, height, width), as `choose` decides.
+
+        The first action decides the leading axes: a (samples, batch) action makes everything after it so.
+        """
+        pyramid = self.sensor.pyramid(images)
+        upper = self.upper.initial(self.view_encoder(images))
+        lower = images.new_zeros(())
+        actions, policies = [], []
+        for n in range(self.glimpses if glimpses is None else glimpses):
+            if n > 0:
+                # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
+                # r1 would throw the next location into a corner before there is a gradient to stop it.
+                r1 = F.normalize(self.lower.output(lower).float(), dim=-1)
+                upper = self.upper(r1, upper)
+            r2 = self.upper.output(upper)
+            raw = self.policy_head(r2)
+            policy = self.policy(raw)
+            action = choose(policy, raw, r2)
+            policies.append(policy)
+            actions.append(action)
+            features = self.glimpse_encoder(self.sensor(pyramid, *action), action)
+            if n == 0:
+                lower = self.lower.initial(torch.zeros_like(features[..., : self.lower.size]))
+                upper = upper.expand(*features.shape[:-1], -1)
+            lower = self.lower(features, lower)
+        # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
+        log_p_labels = F.log_softmax(self.label_head(self.lower.output(lower) / len(actions)).float(), -1)
+        lead = log_p_labels.shape[:-1]
+
+        def stack(tensors: list[Tensor], axis: int) -> Tensor:
+            return torch.stack([t.expand(*lead, *t.shape[t.ndim + axis + 1 :]) for t in tensors], axis)
+
+        return Looked(
+            log_p_labels,
+            Action(stack([a.location for a in actions], -2), stack([a.scale for a in actions], -1)),
+            GlimpseDistribution(
+                stack([p.mean for p in policies], -2),
+                stack([p.log_std for p in policies], -2),
+                stack([p.scale_logits for p in policies], -2),
+            ),
+        )
+
+
+class InferenceNetwork(nn.Module):
+    """Proposes glimpses knowing the label (parameters η); used in training only.
+
+    It corrects the policy: its outputs are added to the policy's own (detached) raw outputs and start at zero, so
+    training begins with q = p and the importance weights of a network that does not yet know where to look are sound.
+
+    Args:
+        classes: number of labels.
+        hidden: units of r2 and of this network's hidden layer.
+        outputs: raw outputs of the policy head.
+    """
+
+    def __init__(self, *, classes: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.read = nn.Linear(hidden, hidden)
+        self.label = nn.Embedding(classes, hidden)
+        self.correct = nn.Linear(hidden, outputs)
+        nn.init.zeros_(self.correct.weight)
+        nn.init.zeros_(self.correct.bias)
+
+    def forward(self, raw: Tensor, r2: Tensor, labels: Tensor) -> Tensor:
+        """Raw outputs (..., batch, outputs) of the proposal; detaches `raw` and `r2`, so η's gradient is η's alone."""
+        hidden = F.relu(self.read(r2.detach()) + self.label(labels))
+        return raw.detach() + self.correct(hidden)
+
+
+class AttentionClassifier(nn.Module):
+    """A prediction network with, in training, the inference network that teaches it.
+
+    Args:
+        prediction: the prediction network.
+        inference: the inference network, or None to propose with the policy itself.
+    """
+
+    def __init__(self, prediction: PredictionNetwork, inference: InferenceNetwork | None = None) -> None:
+        super().__init__()
+        self.prediction = prediction
+        self.inference = inference
+
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        samples: int,
+        generator: torch.Generator,
+        temperature: float = 1.0,
+        glimpses: int | None = None,
+    ) -> Rollout:
+        """Draw action sequences from the proposal and score them.
+
+        Args:
+            images: (batch, channels, height, width) floating point.
+            labels: (batch,) int64.
+            samples: sequences for each image, M.
+            generator: draws the actions; on the images' device.
+            temperature: of the proposal; above 1 explores more (an exploration heuristic).
+            glimpses: how many to take; by default all.
+
+        Returns:
+            `Rollout`, axes samples, batch, glimpses.
+
+        Raises:
+            UserError: fewer than 1 sample.
+        """
+        if samples < 1:
+            raise UserError(f"samples must be at least 1, got {samples}")
+        log_q: list[Tensor] = []
+
+        def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
+            if self.inference is None:
+                proposal = policy.detach().tempered(temperature)
+            else:
+                proposal = self.prediction.policy(self.inference(raw, r2, labels)).tempered(temperature)
+            action = proposal.sample(generator, () if log_q else (samples,))
+            log_q.append(proposal.log_prob(action))
+            return action
+
+        looked = self.prediction.look(images, choose, glimpses)
+        label = labels.expand(looked.log_p_labels.shape[:-1]).unsqueeze(-1)
+        return Rollout(
+            log_p_y=looked.log_p_labels.gather(-1, label).squeeze(-1),
+            log_p_glimpses=looked.policy.log_prob(looked.action),
+            log_q_glimpses=torch.stack(log_q, -1),
+            action=looked.action,
+            policy=looked.policy,
+        )
+
+    def predict(
+        self,
+        images: Tensor,
+        *,
+        samples: int | None = None,
+        generator: torch.Generator | None = None,
+        glimpses: int | None = None,
+    ) -> Looked:
+        """Look without knowing the label: at the mean actions, or at `samples` sequences drawn from the policy.
+
+        Returns:
+            `Looked`, with leading axes (batch) for the mean action and (samples, batch) otherwise.
+        """
+        if samples is None:
+            return self.prediction.look(images, lambda policy, raw, r2: policy.mean_action(), glimpses)
+        if samples < 1 or generator is None:
+            raise UserError(f"sampled prediction needs a generator and at least 1 sample, got {samples} samples")
+        first = True
+
+        def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
+            nonlocal first
+            shape, first = ((samples,) if first else ()), False
+            return policy.sample(generator, shape)
+
+        return self.prediction.look(images, choose, glimpses)

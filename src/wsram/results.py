@@ -1,0 +1,118 @@
+"""The results page: tables made from the files of runs, never typed in.
+
+A folder of results holds one folder for each published run, without its checkpoints, and the page that is made from
+them. What a figure needs beside it (command, seed, commit, machine, protocol) is read from the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from wsram.errors import UserError
+from wsram.runs import Run
+
+KEPT = (
+    "config.json",
+    "provenance.json",
+    "metrics.jsonl",
+    "evaluation-held-out.json",
+    "evaluation-test.json",
+    "diagnosis.json",
+    "benchmark.json",
+    "glimpses.png",
+    "training.png",
+)
+BEGIN, END = "<!-- made by `wsram results`: begin -->", "<!-- made by `wsram results`: end -->"
+
+
+def add_run(folder: Path, into: Path) -> Path:
+    """Copy what is small enough to keep of a run into a folder of results; `UserError` if there is no run to copy."""
+    Run.open(folder)
+    target = into / folder.resolve().name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, target / name)
+    return target
+
+
+def write_page(page: Path, results: Path) -> None:
+    """Write the tables of all runs in `results` into `page`, between the two marks it must already hold.
+
+    Raises:
+        UserError: the page is missing or has no marks.
+    """
+    if not page.exists() or not (BEGIN in (text := page.read_text()) and END in text):
+        raise UserError(f"{page} must exist and hold the two lines {BEGIN} and {END}; name another with --page")
+    runs = sorted(path.parent for path in results.glob("*/config.json"))
+    tables = "\n\n".join(_section(folder, page.parent) for folder in runs)
+    before, rest = text.split(BEGIN, 1)
+    page.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{rest.split(END, 1)[1]}")
+
+
+def _section(folder: Path, base: Path) -> str:
+    config = Run.open(folder).config
+    made = _read(folder / "provenance.json")
+    lines = [f"### {folder.name}", ""]
+    if made:
+        lines += [
+            f"`{made['command']}`",
+            "",
+            f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
+            f"seed {config.seed}; scene {config.data.scene} of {config.data.dataset}.",
+            "",
+        ]
+    rows = []
+    for name in ("held-out", "test"):
+        found = _read(folder / f"evaluation-{name}.json")
+        if found:
+            vote = next(key for key in found if key.startswith("error_vote_"))
+            rows.append(
+                f"| {name} | {found['digits']:,} | {found['step']:,} | {found['training_seconds']:.0f} | "
+                f"{_percent(found['error_mean_action'])} | {_percent(found['error_one_sample'])} | "
+                f"{_percent(found[vote])} ({vote.removeprefix('error_vote_')}) |"
+            )
+    if rows:
+        lines += [
+            "| digits | number | updates | seconds of training | mean action | one sample | vote (samples) |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    diagnosis = _read(folder / "diagnosis.json")
+    if diagnosis:
+        lines += _diagnosis(diagnosis)
+    benchmark = _read(folder / "benchmark.json")
+    if benchmark:
+        lines += ["| ratio of a training step | |", "| --- | --- |"]
+        lines += [f"| {name.replace('_', ' ')} | {value:.2f} |" for name, value in benchmark["ratios"].items()]
+        lines += [""]
+    for picture in ("glimpses.png", "training.png"):
+        if (folder / picture).exists():
+            lines += [f"![{picture.removesuffix('.png')} of {folder.name}]({(folder / picture).relative_to(base)})", ""]
+    return "\n".join(lines).rstrip()
+
+
+def _diagnosis(rows: list[dict[str, Any]]) -> list[str]:
+    groups = list(rows[-1]["gradient"])
+    lines = [
+        "| estimator | proposal | control variates | ESS | " + " | ".join(f"variance, {g}" for g in groups) + " |",
+        "| --- " * (4 + len(groups)) + "|",
+    ]
+    for row in rows:
+        variances = [f"{row['gradient'][g]['variance']:.3g}" if g in row["gradient"] else "" for g in groups]
+        kept = "yes" if row["control_variates"] else "no"
+        cells = [row["estimator"], row["proposal"], kept, f"{row['ess']:.2f}", *variances]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None

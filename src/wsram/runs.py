@@ -1,0 +1,194 @@
+"""A run is a folder: config.json, provenance.json, metrics.jsonl, checkpoints/ and pictures; nothing is ever unpickled.
+
+A checkpoint is a folder checkpoints/step-N with model.safetensors, optimizer.safetensors and state.json. It is written
+under another name and renamed when complete, so a folder of that name is always whole, whatever happened meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wsram.config import TrainConfig, from_json, to_json
+from wsram.errors import UserError
+from wsram.provenance import provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Where a run keeps what it makes, and the settings it was made with."""
+
+    folder: Path
+    config: TrainConfig
+
+    def begin(self) -> None:
+        """Make the folder of a new run; `UserError` if it already holds one or cannot be written."""
+        folder = self.folder
+        if (folder / "config.json").exists():
+            raise UserError(
+                f"{folder} already holds a run; continue it with `wsram train --resume {folder}` "
+                "or choose another folder"
+            )
+        try:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            _write_whole(folder / "config.json", to_json(self.config))
+            _write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write the run folder {folder} ({error.strerror}); choose another with --run"
+            ) from error
+
+    @staticmethod
+    def open(folder: Path) -> Run:
+        """The run in a folder; `UserError` if there is none or its config cannot be read."""
+        path = folder / "config.json"
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise UserError(
+                f"{folder} holds no run: cannot read {path} ({error.strerror}); name a run's folder"
+            ) from error
+        return Run(folder, from_json(TrainConfig, text, path))
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a line: what training saw, every few updates."""
+        return self.folder / "metrics.jsonl"
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl written so far."""
+        if not self.metrics_path.exists():
+            return []
+        return list(_rows(self.metrics_path))
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one row to metrics.jsonl."""
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of updates later than `step`, which a resumed run will make again."""
+        rows = [row for row in self.metrics() if row["step"] <= step]
+        _write_whole(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a complete checkpoint."""
+        return bool(self._checkpoints())
+
+    def latest_checkpoint(self) -> Path:
+        """The newest complete checkpoint; `UserError` if there is none."""
+        found = self._checkpoints()
+        if not found:
+            raise UserError(f"{self.folder} has no checkpoint yet; train it first with --resume {self.folder}")
+        return found[-1]
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("step-*[0-9]"))
+
+    def save_checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+        """Write a checkpoint of update `state["step"]`, then remove the older ones.
+
+        Raises:
+            UserError: the disk is full or not writable; earlier checkpoints are still there.
+        """
+        final = self.folder / "checkpoints" / f"step-{state['step']:09d}"
+        partial = final.with_name(final.name + ".partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            save_file(_contiguous(model.state_dict()), partial / "model.safetensors")
+            save_file(_flatten(optimizer.state_dict()["state"]), partial / "optimizer.safetensors")
+            _write_whole(partial / "state.json", json.dumps(state, indent=2) + "\n")
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(
+                f"cannot write the checkpoint {final} ({error}); earlier checkpoints are intact: "
+                f"free some space and continue with `wsram train --resume {self.folder}`"
+            ) from error
+        for old in (self.folder / "checkpoints").glob("step-*"):
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
+        return final
+
+
+def load_model(model: nn.Module, checkpoint: Path) -> None:
+    """Fill `model` from a checkpoint; `UserError` if it is unreadable or was made with another configuration."""
+    tensors = _load_tensors(checkpoint / "model.safetensors")
+    own = model.state_dict()
+    odd = sorted(name for name in own.keys() | tensors.keys() if not _same_shape(own.get(name), tensors.get(name)))
+    if odd:
+        here, there = (str(tuple(t[odd[0]].shape)) if odd[0] in t else "nothing" for t in (own, tensors))
+        raise UserError(
+            f"{checkpoint} is of another configuration: {odd[0]} should be {here}, the file holds {there}; "
+            "use the config.json it was made with"
+        )
+    model.load_state_dict(tensors)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+    """Fill `optimizer`, built over the same parameters in the same order, from a checkpoint."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _load_tensors(checkpoint / "optimizer.safetensors").items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """What else a checkpoint knows: the update it was made after and the seconds of training until then."""
+    path = checkpoint / "state.json"
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}); remove {checkpoint} and resume from an earlier one") from error
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path} ({error}); expected a safetensors file of this program") from error
+
+
+def _same_shape(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is not None and b is not None and a.shape == b.shape
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors keeps no memory format; channels-last weights are written in the ordinary order.
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _flatten(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{n}.{key}": value.contiguous() for n, entry in state.items() for key, value in entry.items()}
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            # A run killed while it wrote leaves half a line at the end; what came before it is good.
+            return
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replace a file so that a reader sees the old text or the new, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

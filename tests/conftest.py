@@ -1,0 +1,44 @@
+"""What every test shares: checked annotations, one seed, few threads, and where MNIST is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import settings
+
+# Before the first import of wsram: from here on every call checks its arguments and result against the annotations.
+# A test of a `UserError` must therefore pass a wrong value of the right type. An int will do for a float (PEP 484).
+jaxtyping.install_import_hook("wsram", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+# Small tensors gain nothing from many threads, and parallel test processes would fight over the cores.
+torch.set_num_threads(1)
+
+# A loaded machine is not a defect: examples are bounded in number, not in time.
+settings.register_profile("wsram", deadline=None)
+settings.load_profile("wsram")
+
+ROOT = Path(__file__).resolve().parents[1]
+MNIST_FILES = tuple(
+    f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """No test depends on those that ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder of MNIST's four IDX files: $WSRAM_DATA, or ../shared/data/mnist beside the repository."""
+    named = os.environ.get("WSRAM_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data" / "mnist"
+    missing = [name for name in MNIST_FILES if not (folder / name).is_file()]
+    if missing:
+        pytest.skip(f"real MNIST is not in {folder} ({missing[0]} is missing); set WSRAM_DATA to its folder")
+    return folder
