@@ -63,7 +63,9 @@ def test_the_mean_action_one_digit_at_a_time(network: AttentionClassifier, digit
 
 @pytest.mark.parametrize("glimpses", [1, 2])
 def test_fewer_glimpses_can_be_asked_for(network: AttentionClassifier, digits: Digits, glimpses: int) -> None:
-    short = build_classifier(tiny_config(None, glimpses=glimpses).model, tiny_config(None).estimator, channels=1, classes=10)
+    short = build_classifier(
+        tiny_config(None, glimpses=glimpses).model, tiny_config(None).estimator, channels=1, classes=10
+    )
     short.load_state_dict(network.state_dict())
     asked = evaluate_mean_action(network, digits, SPEC, glimpses=glimpses)
     assert asked == evaluate_mean_action(short, digits, SPEC)

@@ -196,7 +196,9 @@ def bound(log_p_a: Tensor, log_p_y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("control_variates", [False, True], ids=["without", "with"])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("each, value", [(wake_sleep, evidence), (variational, bound)], ids=["wake-sleep", "variational"])
+@pytest.mark.parametrize(
+    "each, value", [(wake_sleep, evidence), (variational, bound)], ids=["wake-sleep", "variational"]
+)
 def test_a_tempered_proposal_changes_what_is_drawn_and_not_what_is_estimated(
     each: Estimator, value: Callable[[Tensor, Tensor], Tensor], temperature: float, control_variates: bool
 ) -> None:

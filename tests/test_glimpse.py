@@ -118,9 +118,10 @@ def test_glimpses_are_the_slow_references(case: Case) -> None:
             (x, y), k = where[b].tolist(), sensor.scales[int(which[b])]
             if sensor.mode == "integer" and near_a_tie(case, x, y, k):
                 continue
-            expected = torch.tensor(slow_glimpse(images[b].tolist(), x, y, k, sensor.patch_size, sensor.mode))
+            slow = slow_glimpse(images[b].tolist(), x, y, k, sensor.patch_size, sensor.mode)
+            expected = torch.tensor(slow, dtype=torch.float64)
             tolerance = TOLERANCE[images.dtype]
-            torch.testing.assert_close(seen[b].double(), expected.double(), rtol=0, atol=tolerance)
+            torch.testing.assert_close(seen[b].double(), expected, rtol=0, atol=tolerance)
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
@@ -128,12 +129,14 @@ def test_glimpses_are_the_slow_references(case: Case) -> None:
 def test_glimpses_taken_together_are_those_taken_one_by_one(case: Case) -> None:
     sensor = Sensor(*case[:3])
     images, location, scale = case[3:]
-    together = sensor(sensor.pyramid(images), location, scale).flatten(0, -5)
+    together = sensor(sensor.pyramid(images), location, scale)
+    together = together.reshape(-1, *together.shape[-3:])
     location, scale = location.view(-1, *location.shape[-2:]), scale.view(-1, scale.shape[-1])
     for s in range(len(scale)):
         for b in range(len(images)):
             alone = sensor(sensor.pyramid(images[b : b + 1]), location[s, b : b + 1], scale[s, b : b + 1])
-            assert torch.equal(together[s * len(images) + b], alone[0])
+            # Not bit for bit: vectorised and scalar instructions round the last digit differently.
+            torch.testing.assert_close(together[s * len(images) + b], alone[0])
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)

@@ -58,12 +58,7 @@ def test_the_box_covers_exactly_the_pixels_that_the_sensor_reads(data: st.DataOb
     assert side == patch * scale
     # In matplotlib's coordinates pixel i spans i - 1/2 to i + 1/2.
     assert (left, top) == pytest.approx((scale * column - 0.5, scale * row - 0.5), abs=1e-9)
-    boxed = {
-        (r, c)
-        for r in range(height)
-        for c in range(width)
-        if left < c < left + side and top < r < top + side
-    }
+    boxed = {(r, c) for r in range(height) for c in range(width) if left < c < left + side and top < r < top + side}
     assert pixels_read(sensor, (height, width), location, 1) == boxed
 
 

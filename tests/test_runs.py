@@ -54,7 +54,9 @@ def one_line(caught: pytest.ExceptionInfo[UserError]) -> str:
 
 def test_a_finished_run_holds_json_and_safetensors_and_nothing_to_unpickle(tmp_path: Path) -> None:
     trained(tmp_path / "run", tiny_config(write_digits(tmp_path / "data")))
-    files = {path.relative_to(tmp_path / "run").as_posix(): path for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(tmp_path / "run").as_posix(): path for path in (tmp_path / "run").rglob("*") if path.is_file()
+    }
     kept = {name for name in files if not name.startswith("tensorboard/events.out.tfevents.")}
     assert kept == {
         "config.json",

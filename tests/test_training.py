@@ -74,7 +74,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
 # The same every time
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path: Path, config: TrainConfig, whole: Path) -> None:
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    tmp_path: Path, config: TrainConfig, whole: Path
+) -> None:
     trained(tmp_path / "again", config)
     trained(tmp_path / "other", changed(config, seed=1))
     assert same_run(whole, tmp_path / "again")
@@ -218,7 +220,9 @@ def test_wherever_and_however_often_it_was_stopped(
     assert same_run(whole, tmp_path / "parts")
 
 
-def test_what_a_killed_process_leaves_half_written_does_not_matter(tmp_path: Path, config: TrainConfig, whole: Path) -> None:
+def test_what_a_killed_process_leaves_half_written_does_not_matter(
+    tmp_path: Path, config: TrainConfig, whole: Path
+) -> None:
     interrupted(tmp_path / "parts", config, 7)
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "epoch": 0, "sec')
@@ -253,13 +257,7 @@ def test_killed_between_a_checkpoint_and_its_row(
     with pytest.raises(StoppedError):
         trained(tmp_path / "parts", config)
     monkeypatch.setattr(Run, name, original)
-    if (tmp_path / "parts" / "checkpoints").exists() and list((tmp_path / "parts" / "checkpoints").iterdir()):
-        trained(tmp_path / "parts", config, resume=True)
-    else:  # nothing to go on from yet: the run begins again
-        with pytest.raises(UserError, match="no checkpoint yet"):
-            trained(tmp_path / "parts", config, resume=True)
-        shutil.rmtree(tmp_path / "parts")
-        trained(tmp_path / "parts", config)
+    trained(tmp_path / "parts", config, resume=True)
     assert same_run(whole, tmp_path / "parts")
 
 
@@ -270,10 +268,12 @@ def test_a_finished_run_resumed_stays_as_it_is(tmp_path: Path, config: TrainConf
     assert same_bits(weights(tmp_path / "run"), before) and rows(tmp_path / "run") == told
 
 
-def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path, config: TrainConfig) -> None:
+def test_a_run_resumed_before_its_first_checkpoint_begins_again(
+    tmp_path: Path, config: TrainConfig, whole: Path
+) -> None:
     interrupted(tmp_path / "run", config, 2)
-    with pytest.raises(UserError, match="no checkpoint yet"):
-        trained(tmp_path / "run", config, resume=True)
+    trained(tmp_path / "run", config, resume=True)
+    assert same_run(whole, tmp_path / "run")
 
 
 def command(*words: str) -> dict[str, Any]:

@@ -110,7 +110,11 @@ def checkpoint(folder: Path) -> Path:
 def weights(folder: Path) -> dict[str, Tensor]:
     """All numbers in the newest checkpoint, the optimizer's too."""
     newest = checkpoint(folder)
-    found = {f"{kind}: {n}": t for kind in ("model", "optimizer") for n, t in load_file(newest / f"{kind}.safetensors").items()}
+    found = {
+        f"{kind}: {n}": t
+        for kind in ("model", "optimizer")
+        for n, t in load_file(newest / f"{kind}.safetensors").items()
+    }
     assert found, newest
     return found
 

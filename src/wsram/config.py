@@ -164,7 +164,10 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if origin is types.UnionType:
         return None if value is None else _build(next(c for c in choices if c is not type(None)), value, where)
     if origin is tuple and isinstance(value, list):
-        return tuple(_build(choices[0], item, where) for item in value)
+        kinds = [choices[0]] * len(value) if choices[-1] is Ellipsis else choices
+        if len(kinds) != len(value):
+            raise UserError(f"{where}: expected {len(kinds)} values, got {value!r}")
+        return tuple(_build(of, item, where) for of, item in zip(kinds, value, strict=True))
     if origin is Literal and value in choices:
         return value
     if kind is Path and isinstance(value, str):

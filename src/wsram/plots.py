@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -93,8 +94,8 @@ def plot_glimpses(
 
 def _show(axes: Axes, image: Tensor) -> None:
     height, width = image.shape[-2:]
-    pixels = image.detach().float().cpu().clamp(0, 1)
-    axes.imshow(pixels[0] if len(pixels) == 1 else pixels.movedim(0, -1), cmap="gray", vmin=0, vmax=1)
+    pixels = image.detach().float().cpu().clamp(0, 1).numpy()
+    axes.imshow(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1), cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
@@ -114,7 +115,9 @@ def plot_training(path: Path, metrics: Sequence[dict[str, Any]], scales: Sequenc
     evaluated = [row for row in metrics if "error_mean_action" in row]
     error, bounds, ess, usage = axes.flat
     error.plot([r["step"] for r in evaluated], [100 * r["error_mean_action"] for r in evaluated], "o-", markersize=3)
-    error.set(title="held-out error, mean action", ylabel="%", yscale="log")
+    error.set(title="held-out error, mean action", ylabel="%")
+    if any(row["error_mean_action"] > 0 for row in evaluated):  # zero has no place on an axis of logarithms
+        error.set_yscale("log")
     error.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     for name, label in (("bound", "variational bound F"), ("log_evidence", "log-evidence bound")):
         bounds.plot(steps, [row[name] for row in metrics], label=label)

@@ -34,12 +34,12 @@ class Run:
     def begin(self) -> None:
         """Make the folder of a new run; `UserError` if it already holds one or cannot be written."""
         folder = self.folder
-        if (folder / "config.json").exists():
-            raise UserError(
-                f"{folder} already holds a run; continue it with `wsram train --resume {folder}` "
-                "or choose another folder"
-            )
         try:
+            if (folder / "config.json").exists():
+                raise UserError(
+                    f"{folder} already holds a run; continue it with `wsram train --resume {folder}` "
+                    "or choose another folder"
+                )
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             _write_whole(folder / "config.json", to_json(self.config))
             _write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
@@ -58,6 +58,8 @@ class Run:
             raise UserError(
                 f"{folder} holds no run: cannot read {path} ({error.strerror}); name a run's folder"
             ) from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not text ({error.reason}); restore it or start a new run") from error
         return Run(folder, from_json(TrainConfig, text, path))
 
     @property
@@ -72,9 +74,15 @@ class Run:
         return list(_rows(self.metrics_path))
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one row to metrics.jsonl."""
-        with self.metrics_path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append one row to metrics.jsonl; `UserError` if the disk is full or not writable."""
+        try:
+            with self.metrics_path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.metrics_path} ({error.strerror}); free some space and continue with "
+                f"`wsram train --resume {self.folder}`"
+            ) from error
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of updates later than `step`, which a resumed run will make again."""
@@ -150,9 +158,13 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """What else a checkpoint knows: the update it was made after and the seconds of training until then."""
     path = checkpoint / "state.json"
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}); remove {checkpoint} and resume from an earlier one") from error
+        state = json.loads(path.read_text())
+        return {"step": int(state["step"]), "seconds": float(state["seconds"])}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"cannot read {path}: expected the numbers step and seconds, got {type(error).__name__}: {error}; "
+            f"restore it, or remove {checkpoint} and start again"
+        ) from error
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -124,6 +125,7 @@ def train(run: Run, console: Console, *, resume: bool = False) -> AttentionClass
             last good checkpoint is kept), a disk that is full.
     """
     config = run.config
+    AcceleratorState._reset_state()  # else a notebook could train with the precision of its first run alone
     accelerator = Accelerator(
         mixed_precision=config.precision,
         log_with="tensorboard" if is_tensorboard_available() else None,
@@ -207,8 +209,6 @@ def train(run: Run, console: Console, *, resume: bool = False) -> AttentionClass
                 means = {name: accelerator.reduce(value / updates_summed, "mean") for name, value in sums.items()}
                 row: dict[str, Any] = {name: value.tolist() for name, value in means.items()}
                 sums, updates_summed = {}, 0
-                if not math.isfinite(row["loss"]) or not math.isfinite(row["gradient_norm"]):
-                    raise UserError(_not_finite(run, done))
                 now = time.perf_counter()
                 row = {"step": done, "epoch": epoch, "seconds": now - began, "glimpses": glimpses} | row
                 if evaluating:
@@ -216,6 +216,10 @@ def train(run: Run, console: Console, *, resume: bool = False) -> AttentionClass
                         network, held_out, spec, glimpses=glimpses, autocast=accelerator.autocast
                     )
                     shown = f"held-out error {row['error_mean_action']:.2%}"
+                # The last update can ruin a network whose loss was still sound before it: look at what it left, too.
+                watched = (row["loss"], row["gradient_norm"], row.get("nll_mean_action", 0.0))
+                if not (all(map(math.isfinite, watched)) and _finite(network)):
+                    raise UserError(_not_finite(run, done))
                 if accelerator.is_main_process:
                     run.log(row)  # before the checkpoint: rows later than it are dropped on resuming, never missed
                     if evaluating:
@@ -247,6 +251,10 @@ def _summary(row: dict[str, Any]) -> str:
 def _scalars(row: dict[str, Any]) -> dict[str, float]:
     usage = {f"scale_usage/{n}": share for n, share in enumerate(row["scale_usage"])}
     return {name: value for name, value in row.items() if name != "scale_usage"} | usage
+
+
+def _finite(network: nn.Module) -> bool:
+    return all(bool(p.isfinite().all()) for p in network.parameters())
 
 
 def _not_finite(run: Run, step: int) -> str:
