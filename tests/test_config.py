@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import changed, settings, tiny_config
 
+from tiny import changed, settings, tiny_config
 from wsram.config import ExplorationConfig, ModelConfig, TrainConfig, from_json, to_json
 from wsram.errors import UserError
 from wsram.recipes import RECIPES
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_named_in_one_line(change: Callable[[Any], Any], na
 
 @pytest.mark.parametrize("text", ["", "{", '{"steps": 5', "steps: 5", to_json(TrainConfig())[:-3]])
 def test_text_that_is_not_json_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(UserError, match="config.json is not valid JSON") as caught:
+    with pytest.raises(UserError, match=r"config.json is not valid JSON") as caught:
         from_json(TrainConfig, text, SOURCE)
     assert "\n" not in str(caught.value)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_config
 from torch import Tensor, nn
 
+from tiny import tiny_config
 from wsram.diagnostics import effective_sample_size, gradient_variance, scale_usage
 from wsram.errors import UserError
 from wsram.models.build import build_classifier

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from tiny import tiny_config
 from torch import Tensor
 
+from tiny import tiny_config
 from wsram import evaluation
 from wsram.data.mnist import Digits
 from wsram.data.scenes import evaluation_scenes, scene_spec

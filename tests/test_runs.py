@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tiny import changed, checkpoint, same_bits, tiny_config, trained, weights, write_digits
 from torch import nn
 
+from tiny import changed, checkpoint, same_bits, tiny_config, trained, weights, write_digits
 from wsram import runs
 from wsram.config import TrainConfig
 from wsram.errors import UserError
@@ -189,7 +189,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(run: Run, monkeypatch: pytest
     monkeypatch.setattr(runs, "save_file", full_at(runs.save_file, 1))
     monkeypatch.setattr(runs, "_write_whole", full_at(runs._write_whole, 0))
     network, optimizer = stepped(run.config, updates=3)
-    with pytest.raises(UserError, match="No space left on device.*earlier checkpoints are intact") as caught:
+    with pytest.raises(UserError, match=r"No space left on device.*earlier checkpoints are intact") as caught:
         run.save_checkpoint(network, optimizer, {"step": 8, "seconds": 0.0})
 
     assert str(run.folder) in one_line(caught)
@@ -232,7 +232,7 @@ def test_metrics_on_a_full_disk_end_in_one_line(run: Run) -> None:
 def test_a_folder_that_holds_a_run_is_left_alone(run: Run) -> None:
     run.log({"step": 1})
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match="already holds a run.*--resume") as caught:
+    with pytest.raises(UserError, match=r"already holds a run.*--resume") as caught:
         Run(run.folder, changed(run.config, steps=99)).begin()
     one_line(caught)
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
@@ -256,7 +256,7 @@ UNWRITABLE: dict[str, Callable[[Path], Path]] = {
 def test_a_folder_that_cannot_be_made(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match="cannot write the run folder.*--run") as caught:
+    with pytest.raises(UserError, match=r"cannot write the run folder.*--run") as caught:
         Run(folder, tiny_config(None)).begin()
     assert str(folder) in one_line(caught)
     assert sorted(tmp_path.rglob("*")) == before
@@ -264,7 +264,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, make: Callable[[Path], Pat
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent", under_a_file(tmp_path)):
-        with pytest.raises(UserError, match="holds no run.*config.json") as caught:
+        with pytest.raises(UserError, match=r"holds no run.*config.json") as caught:
             Run.open(folder)
         assert str(folder) in one_line(caught)
 
@@ -299,7 +299,7 @@ def test_a_checkpoint_of_another_configuration(run: Run, changes: dict[str, Any]
     path = run.save_checkpoint(network, optimizer, {"step": 1, "seconds": 0.0})
     other = stepped(changed(run.config, **changes))[0]
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(UserError, match="is of another configuration: .* should be .*, the file holds") as caught:
+    with pytest.raises(UserError, match=r"is of another configuration: .* should be .*, the file holds") as caught:
         load_model(other, path)
     assert str(path) in one_line(caught)
     assert same_bits(other.state_dict(), before)  # nothing was half loaded

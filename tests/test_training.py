@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
+
 from tiny import (
     DIGITS,
     HOLDOUT,
@@ -33,8 +35,6 @@ from tiny import (
     weights,
     write_digits,
 )
-from torch import Tensor
-
 from wsram import runs, training
 from wsram.config import TrainConfig
 from wsram.errors import UserError
@@ -349,7 +349,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_its_checkpoint(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(training, "estimator", broken(how, update))
-        with pytest.raises(UserError, match="no longer finite.*last good checkpoint is .*step-000000004") as caught:
+        with pytest.raises(UserError, match=r"no longer finite.*last good checkpoint is .*step-000000004") as caught:
             trained(tmp_path / "run", config)
     assert "\n" not in str(caught.value)
     assert load_state(checkpoint(tmp_path / "run"))["step"] == 4
@@ -364,7 +364,7 @@ def test_a_loss_that_is_not_finite_before_the_first_checkpoint(
     tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "estimator", broken("nan", 1))
-    with pytest.raises(UserError, match="no longer finite.*no checkpoint yet.*--learning-rate"):
+    with pytest.raises(UserError, match=r"no longer finite.*no checkpoint yet.*--learning-rate"):
         trained(tmp_path / "run", config)
 
 
@@ -377,7 +377,7 @@ def test_an_absurd_learning_rate_leaves_nothing_behind_that_is_not_finite(
         trained(tmp_path / "run", changed(config, learning_rate=rate, warmup=0, evaluate_every=1, steps=30))
     for path in (tmp_path / "run").rglob("*.safetensors"):
         assert all(bool(value.isfinite().all()) for value in load_file(path).values()), path
-    for row in rows(tmp_path / "run"):
+    for row in map(json.loads, rows_so_far(tmp_path / "run")):
         assert all(math.isfinite(value) for value in row.values() if not isinstance(value, list)), row
 
 
@@ -395,7 +395,7 @@ def test_a_full_disk_ends_the_run_and_spares_its_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "save_file", save_file)
-        with pytest.raises(UserError, match="No space left on device.*--resume") as caught:
+        with pytest.raises(UserError, match=r"No space left on device.*--resume") as caught:
             trained(tmp_path / "run", config)
     assert "\n" not in str(caught.value)
     assert load_state(checkpoint(tmp_path / "run"))["step"] == 4
