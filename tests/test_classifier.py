@@ -267,7 +267,7 @@ def test_no_samples_are_refused() -> None:
 
 
 def test_images_smaller_than_a_patch_are_refused() -> None:
-    with pytest.raises(UserError, match="a patch of 6 pixels.*5x20 image"):
+    with pytest.raises(UserError, match=r"a patch of 6 pixels.*5x20 image"):
         prediction().look(torch.rand(1, 1, 5, 20), following(somewhere(1, 3)))
 
 

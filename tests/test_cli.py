@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import DIGITS, HOLDOUT, TEST_DIGITS, flags, tiny_config, write_digits
 
+from tiny import DIGITS, HOLDOUT, TEST_DIGITS, flags, tiny_config, write_digits
 from wsram.cli import COMMANDS, main
 from wsram.results import BEGIN, END
 
