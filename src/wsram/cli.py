@@ -39,7 +39,7 @@ class Demo:
 
     run: Path | None = None
     """New folder for what it makes; by default runs/demo-N."""
-    steps: int = RECIPES["demo"].steps
+    steps: int = RECIPES["demo"].schedule.steps
     """Updates."""
 
 
@@ -110,15 +110,15 @@ def _train(args: Train, console: Console) -> None:
     if args.resume is None:
         run = Run(args.run or _new_run_folder(args.recipe), args.config)
     else:
-        run = Run.open(args.resume)
+        run = Run.open(args.resume, TrainConfig)
         if args.run is not None or args.config not in (run.config, RECIPES[Train.recipe]):
             raise UserError(
                 f"--resume goes on with the settings in {args.resume / 'config.json'}; give no others with it"
             )
     console.print(f"Run: {run.folder} (if it stops, go on with `wsram train --resume {run.folder}`)")
-    network = train(run, console, resume=args.resume is not None)
+    train(run, console, resume=args.resume is not None)
     if PartialState().is_main_process:
-        report_training(run, network, console)
+        report_training(run, console)
 
 
 def _demo(args: Demo, console: Console) -> None:
@@ -128,9 +128,12 @@ def _demo(args: Demo, console: Console) -> None:
     from wsram.runs import Run
     from wsram.training import train
 
-    run = Run(args.run or _new_run_folder("demo"), replace(RECIPES["demo"], steps=args.steps))
+    recipe = RECIPES["demo"]
+    config = replace(recipe, schedule=replace(recipe.schedule, steps=args.steps))
+    run = Run(args.run or _new_run_folder("demo"), config)
     console.print("Training hard attention on 4,000 real digits, each at a random size and place in a 100x100 image.")
-    report_training(run, train(run, console), console)
+    train(run, console)
+    report_training(run, console)
 
 
 def _evaluate(args: Evaluate, console: Console) -> None:

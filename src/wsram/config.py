@@ -74,6 +74,14 @@ class EstimatorConfig:
     samples: int = 5
     """Glimpse sequences for each image, M."""
 
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UserError(f"samples must be at least 1, got {self.samples}")
+        if self.control_variates and self.samples < 2:
+            raise UserError("control variates need at least 2 samples, got 1; draw more, or use --no-control-variates")
+        if self.name == "variational" and self.proposal == "inference":
+            raise UserError("the variational estimator cannot train an inference network; use --proposal policy")
+
 
 @dataclass(frozen=True)
 class ExplorationConfig:
@@ -91,20 +99,19 @@ class ExplorationConfig:
     coverage: float = 0.0
     """Weight of the penalty for parts of the image never visited, per nat."""
 
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UserError(f"the proposal's temperature must be above 0, got {self.temperature}")
+
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A whole training run."""
+class ScheduleConfig:
+    """How long and how fast any network here is trained."""
 
-    # The command line names every setting by itself, without the section it belongs to.
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
-    exploration: Annotated[ExplorationConfig, tyro.conf.arg(name="")] = field(default_factory=ExplorationConfig)
     steps: int = 4000
     """Updates in all."""
     batch: int = 128
-    """Images in an update, over all processes."""
+    """Examples in an update, over all processes."""
     learning_rate: float = 1e-3
     """Peak of Adam's rate; it rises over the warm-up and then falls to 0 along a cosine."""
     warmup: int = 200
@@ -113,30 +120,36 @@ class TrainConfig:
     """Decoupled (AdamW)."""
     clip: float = 5.0
     """Bound on the gradient's norm."""
-    glimpse_growth: float = 0.0
-    """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
     precision: Literal["bf16", "no"] = "bf16"
     """Matrix products in bfloat16, or everything in float32."""
     seed: int = 0
-    """Of the initial weights, scenes, order and actions."""
+    """Of the initial weights, the order of the examples and everything drawn."""
     evaluate_every: int = 500
-    """Updates between looks at the held-out digits; a checkpoint is written each time."""
+    """Updates between looks at the held-out examples; a checkpoint is written each time."""
 
     def __post_init__(self) -> None:
         at_least = {"steps": 1, "batch": 1, "warmup": 0, "evaluate_every": 1, "learning_rate": 0, "clip": 0}
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"{name.replace('_', ' ')} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run of a classifier."""
+
+    # The command line names every setting by itself, without the section it belongs to.
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
+    exploration: Annotated[ExplorationConfig, tyro.conf.arg(name="")] = field(default_factory=ExplorationConfig)
+    schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
+    glimpse_growth: float = 0.0
+    """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
+
+    def __post_init__(self) -> None:
         if not 0 <= self.glimpse_growth <= 1:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
-        if self.estimator.samples < 1:
-            raise UserError(f"samples must be at least 1, got {self.estimator.samples}")
-        if self.estimator.control_variates and self.estimator.samples < 2:
-            raise UserError("control variates need at least 2 samples, got 1; draw more, or use --no-control-variates")
-        if not self.exploration.temperature > 0:
-            raise UserError(f"the proposal's temperature must be above 0, got {self.exploration.temperature}")
-        if self.estimator.name == "variational" and self.estimator.proposal == "inference":
-            raise UserError("the variational estimator cannot train an inference network; use --proposal policy")
 
 
 def to_json(config: Any) -> str:

@@ -26,24 +26,24 @@ from wsram.models.build import build_classifier
 from wsram.models.classifier import AttentionClassifier
 from wsram.plots import plot_glimpses, plot_training
 from wsram.runs import Run, load_model, load_state
-from wsram.training import load_digits_of, on, step_generator
+from wsram.tasks.digits import load_digits_of, on
+from wsram.training import step_generator
 
 
-def load_network(run: Run) -> AttentionClassifier:
+def load_network(run: Run[TrainConfig]) -> AttentionClassifier:
     """The run's network as its newest checkpoint holds it."""
     network = build_classifier(run.config.model, run.config.estimator, channels=1, classes=10)
     load_model(network, run.latest_checkpoint())
     return network
 
 
-def report_training(run: Run, network: AttentionClassifier, console: Console) -> None:
+def report_training(run: Run[TrainConfig], console: Console) -> None:
     """Print the held-out error of a finished run and draw its two pictures."""
     metrics = run.metrics()
     last = metrics[-1]
     _, held_out = load_digits_of(run.config)
-    network.cpu()
     curves = plot_training(run.folder / "training.png", metrics, run.config.model.scales)
-    picture = draw_glimpses(run, network, held_out)
+    picture = draw_glimpses(run, load_network(run), held_out)
     console.print(
         f"Held-out error, mean action: {last['error_mean_action']:.2%} of {len(held_out.labels):,} digits "
         f"({last['step']:,} updates, {last['seconds']:.0f} s of training)."
@@ -52,7 +52,7 @@ def report_training(run: Run, network: AttentionClassifier, console: Console) ->
     console.print(f"Where it looks: {picture}")
 
 
-def draw_glimpses(run: Run, network: AttentionClassifier, digits: Digits, count: int = 8) -> Path:
+def draw_glimpses(run: Run[TrainConfig], network: AttentionClassifier, digits: Digits, count: int = 8) -> Path:
     """Draw the mean-action glimpses of the first `count` digits' evaluation scenes into the run's folder."""
     scenes = evaluation_scenes(digits.images, torch.arange(count), scene_spec(run.config.data.scene))
     with torch.no_grad():
@@ -81,7 +81,7 @@ def _device() -> torch.device:
 
 
 def _autocast(config: TrainConfig, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=config.schedule.precision == "bf16")
 
 
 def report_evaluation(
@@ -99,7 +99,7 @@ def report_evaluation(
     Raises:
         UserError: no run or checkpoint there, no such data, fewer than 1 sample.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, TrainConfig)
     config = _moved(run.config, data_dir)
     network = load_network(run)
     data = config.data
@@ -171,7 +171,7 @@ def report_diagnosis(
     for what, value, least in (("samples", samples, 2), ("batch", batch, 1), ("draws", draws, 2)):
         if value < least:
             raise UserError(f"{what} must be at least {least} to diagnose, got {value}")
-    run = Run.open(folder)
+    run = Run.open(folder, TrainConfig)
     config = _moved(run.config, data_dir)
     network = load_network(run)
     _, held_out = load_digits_of(config)
@@ -212,7 +212,10 @@ def _diagnose(
 
     def draw(n: int) -> Tensor:
         rollout = attending(
-            images, labels, samples=settings.samples, generator=step_generator(config, n, 0, images.device)
+            images,
+            labels,
+            samples=settings.samples,
+            generator=step_generator(config.schedule.seed, n, 0, images.device),
         )
         estimate = estimator(settings.name)(
             rollout.log_p_y, rollout.log_p_a, rollout.log_q_a, control_variates=settings.control_variates

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from wsram.actions import Action, GlimpseDistribution
+A = TypeVar("A")
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(Generic[A, P]):
     """Sampled action sequences and how probable the networks find them; axes: samples, batch, glimpses.
 
-    log_p_y: (samples, batch) log p(y | a, I), the prediction after the last glimpse. Gradient: θ.
+    log_p_y: (samples, batch) log p(y | a, I), the prediction that the glimpses led to. Gradient: θ.
     log_p_glimpses: (samples, batch, glimpses) log p(a_n | a_1..n-1, I) of each action under the policy. Gradient: θ.
     log_q_glimpses: (samples, batch, glimpses) log-probability under the proposal the actions were drawn from.
         Gradient: η if the inference network proposes, none otherwise.
-    action: the actions, location (samples, batch, glimpses, 2) and scale (samples, batch, glimpses).
+    action: the actions, in whatever form the model takes them, batched (samples, batch, glimpses).
     policy: the policy's distributions, batched (samples, batch, glimpses), for the exploration terms. Gradient: θ.
     """
 
     log_p_y: Tensor
     log_p_glimpses: Tensor
     log_q_glimpses: Tensor
-    action: Action
-    policy: GlimpseDistribution
+    action: A
+    policy: P
 
     @property
     def log_p_a(self) -> Tensor:

@@ -12,24 +12,27 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wsram.config import TrainConfig, from_json, to_json
+from wsram.config import from_json, to_json
 from wsram.errors import UserError
 from wsram.provenance import provenance
 
+C = TypeVar("C")
+K = TypeVar("K")
+
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(Generic[C]):
     """Where a run keeps what it makes, and the settings it was made with."""
 
     folder: Path
-    config: TrainConfig
+    config: C
 
     def begin(self) -> None:
         """Make the folder of a new run; `UserError` if it already holds one or cannot be written."""
@@ -49,8 +52,8 @@ class Run:
             ) from error
 
     @staticmethod
-    def open(folder: Path) -> Run:
-        """The run in a folder; `UserError` if there is none or its config cannot be read."""
+    def open(folder: Path, kind: type[K]) -> Run[K]:
+        """The run in a folder, with settings of that kind; `UserError` if there is none or they are of another."""
         path = folder / "config.json"
         try:
             text = path.read_text()
@@ -60,7 +63,7 @@ class Run:
             ) from error
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not text ({error.reason}); restore it or start a new run") from error
-        return Run(folder, from_json(TrainConfig, text, path))
+        return Run(folder, from_json(kind, text, path))
 
     @property
     def metrics_path(self) -> Path:

@@ -327,7 +327,7 @@ class AttentionClassifier(nn.Module):
         generator: torch.Generator,
         temperature: float = 1.0,
         glimpses: int | None = None,
-    ) -> Rollout:
+    ) -> Rollout[Action, GlimpseDistribution]:
         """Draw action sequences from the proposal and score them.
 
         Args:
