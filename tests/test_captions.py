@@ -76,7 +76,8 @@ def test_the_images_may_be_in_another_folder(tmp_path: Path) -> None:
 
 
 def test_flaws_are_survived_and_told(tmp_path: Path) -> None:
-    lines = [*LINES, "gone.jpg#0\tA ghost", "gone.jpg.1#1\tA ghost", "e.jpg#0\t .", "f.jpg#0\t", "f.jpg#1\tA fox", "no tab"]
+    odd = ["gone.jpg#0\tA ghost", "gone.jpg.1#1\tA ghost", "e.jpg#0\t .", "f.jpg#0\t", "f.jpg#1\tA fox", "no tab"]
+    lines = LINES + odd
     names = {"train": ["b.jpg", "a.jpg", "a.jpg", "gone.jpg", "e.jpg", "f.jpg", "g.jpg"], "dev": ["c.jpg"]}
     files = {**FILES, "e.jpg": b"e", "f.jpg": FILES["a.jpg"], "g.jpg": b"g"}
     found = load_captions(official(tmp_path, lines, names, files), "train")
@@ -118,7 +119,8 @@ def test_what_is_not_flickr8k_is_refused(tmp_path: Path) -> None:
 
 
 def row(name: str, split: str, *captions: str, **more: Any) -> dict[str, Any]:
-    return {"filename": name, "split": split, "sentences": [{"raw": each, "tokens": each.split()} for each in captions]} | more
+    sentences = [{"raw": caption, "tokens": caption.split()} for caption in captions]
+    return {"filename": name, "split": split, "sentences": sentences} | more
 
 
 def karpathy(path: Path, *rows: dict[str, Any]) -> Path:
@@ -129,7 +131,8 @@ def karpathy(path: Path, *rows: dict[str, Any]) -> Path:
 
 def test_karpathys_json_of_flickr(tmp_path: Path) -> None:
     images = official(tmp_path, [], {}, FILES, image_folder="images") / "images"
-    source = karpathy(tmp_path / "dataset.json", row("a.jpg", "train", "A dog .", "One dog"), row("c.jpg", "val", "Men"))
+    rows = row("a.jpg", "train", "A dog .", "One dog"), row("c.jpg", "val", "Men")
+    source = karpathy(tmp_path / "dataset.json", *rows)
     assert pairs(load_captions(source, "train", images)) == [("a.jpg", ("A dog .", "One dog"))]
     assert pairs(load_captions(source, "dev", images)) == pairs(load_captions(source, "val", images))
     assert load_captions(source, "dev", images).images[0].path == images / "c.jpg"
@@ -192,9 +195,7 @@ def test_images_shared_by_two_splits_are_told(tmp_path: Path) -> None:
     files = {**FILES, "d.jpg": FILES["a.jpg"], "b.jpg": FILES["a.jpg"]}
     official(tmp_path, LINES, NAMES, files)
     sets = {split: load_captions(tmp_path, split) for split in NAMES}
-    assert shared_images(sets) == (
-        "identical images in different splits: b.jpg (train), a.jpg (train), d.jpg (test)",
-    )
+    assert shared_images(sets) == ("identical images in different splits: b.jpg (train), a.jpg (train), d.jpg (test)",)
     assert shared_images({"train": sets["train"]}) == ()
 
 
@@ -210,7 +211,8 @@ def test_flickr8k_has_its_splits_and_known_flaws(flickr8k_dir: Path) -> None:
         "2258277193_586949ec62.jpg, 2258277193_586949ec62.jpg.1"
     )
     same = "2 images are identical and all kept: 3050606344_af711c726c.jpg, 2851198725_37b6027625.jpg"
-    assert {split: each.flaws for split, each in sets.items()} == {"train": (stray, same), "dev": (stray,), "test": (stray,)}
+    assert sets["train"].flaws == (stray, same)
+    assert sets["dev"].flaws == sets["test"].flaws == (stray,)
     assert shared_images(sets) == ()
     paths = [image.path for each in sets.values() for image in each.images]
     assert len(set(paths)) == 8000

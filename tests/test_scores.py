@@ -98,7 +98,7 @@ def test_what_a_word_is_depends_on_the_protocol() -> None:
     [
         ("A dog , a cat ; and : more . . .", "a dog a cat and more"),
         ("dogs' o'clock Don't can't CANNOT", "dogs o'clock do n't ca n't can not"),
-        ("a man 's hat and a man’s hat", "a man 's hat and a man 's hat"),
+        ("a man 's hat and a man\u2019s hat", "a man 's hat and a man 's hat"),
         ("it's they're I've we'll I'm he'd", "it 's they 're i 've we 'll i 'm he 'd"),
         ("snow-covered--hill - wide...", "snow-covered hill wide"),
         ("1,000 men at 10:30 & 3.5 # [x] {y}", "1,000 men at 10:30 & 3.5 # -lsb- x -rsb- -lcb- y -rcb-"),

@@ -110,7 +110,8 @@ def test_a_vocabulary_survives_its_file(words: list[str]) -> None:
     ],
 )
 def test_another_file_is_refused_by_name(text: str) -> None:
-    refusal(lambda: Vocabulary.from_json(text, Path("some/vocabulary.json")), "some/vocabulary.json", "expected", "restore")
+    path = Path("some/vocabulary.json")
+    refusal(lambda: Vocabulary.from_json(text, path), path, "expected", "restore")
 
 
 def test_nothing_to_know_or_to_encode_is_refused() -> None:

@@ -1,8 +1,8 @@
 """Corpus BLEU of captions, in three named protocols, counted by sacrebleu.
 
-BLEU (Papineni et al. 2002): the geometric mean of the clipped n-gram precisions of the whole corpus, times a penalty for
-captions that are shorter than their closest references. Papers differ in the penalty and in what a word is, and either
-moves a score by more than most methods do: a figure without its protocol says nothing.
+BLEU (Papineni et al. 2002): the geometric mean of the clipped n-gram precisions of the whole corpus, times a penalty
+for captions that are shorter than their closest references. Papers differ in the penalty and in what a word is, and
+either moves a score by more than most methods do: a figure without its protocol says nothing.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ ORDERS = 4
 
 
 def ptb_tokenize(caption: str) -> list[str]:
-    """The words of a caption as coco-caption makes them with Stanford's PTBTokenizer, which needs Java.
+    r"""The words of a caption as coco-caption makes them with Stanford's PTBTokenizer, which needs Java.
 
-    Lower case; hyphenated words stay whole; contractions are split (man 's, do n't, can not); the tokens in coco-caption's
-    list of punctuation are dropped. Other signs stay as words of their own, brackets under the names the tokenizer
-    gives them: that list has these names in upper case, so they pass it. Abbreviations and fractions, which
+    Lower case; hyphenated words stay whole; contractions are split (man 's, do n't, can not); the tokens in
+    coco-caption's list of punctuation are dropped. Other signs stay as words of their own, brackets under the names the
+    tokenizer gives them: that list has these names in upper case, so they pass it. Abbreviations and fractions, which
     PTBTokenizer knows by long lists, are not treated.
 
-    >>> ptb_tokenize("A man's T-shirt , it doesn't say \\"hi\\" (yet)...")
+    >>> ptb_tokenize("A man's T-shirt , it doesn't say 'hi' (yet)...")
     ['a', 'man', "'s", 't-shirt', 'it', 'does', "n't", 'say', 'hi', '-lrb-', 'yet', '-rrb-']
     """
-    text = caption.lower().replace("’", "'").replace("–", "--").replace("—", "--")
+    text = caption.lower().replace("\u2019", "'").replace("–", "--").replace("—", "--")
     words = " ".join(_CONTRACTION.sub(r" \1", word) for word in _WORD.findall(text)).split()
     return [_BRACKETS.get(word, word) for word in words if word not in _PUNCTUATION]
 
@@ -59,7 +59,8 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "papers": Protocol(tokenize, False, "lower case, punctuation deleted, no brevity penalty (Xu et al., Ba et al. 2015)"),
+    # Xu et al. 2015 say so of their figures, and Ba et al. 2015 compare theirs with them.
+    "papers": Protocol(tokenize, False, "lower case, punctuation deleted, no brevity penalty"),
     "with-penalty": Protocol(tokenize, True, "lower case, punctuation deleted, brevity penalty"),
     "coco": Protocol(ptb_tokenize, True, "coco-caption: Penn Treebank words, punctuation dropped, brevity penalty"),
 }

@@ -187,7 +187,7 @@ def _collect(entries: Iterable[tuple[Path, str, list[str]]], flaws: list[str], w
                 empty.append(name)
     if not images:
         reason = f"{len(missing)} of its images are not in {folder}" if missing else "no image has a caption"
-        raise UserError(f"expected images with captions for {what}, found none: {reason}; name the folder of the images")
+        raise UserError(f"expected images with captions for {what}, found none: {reason}; name the images' folder")
     for names, text in (
         (missing, "image(s) of the split do not exist and are left out"),
         (repeated, "image(s) are listed twice in the split and taken once"),

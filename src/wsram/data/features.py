@@ -11,22 +11,41 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from wsram.errors import UserError
-from wsram.models.encoder import Encoder
 
 BATCH = 32
 """Images encoded at a time."""
 _ARRAY, _SIDECAR = "features.npy", "features.json"
 _DTYPE = np.dtype("<f2")
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """What makes features: uint8 images (batch, 3, resolution, resolution) to floats (batch, grid × grid, channels)."""
+
+    name: str
+    grid: int
+    channels: int
+    resolution: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where images must be."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The features of images."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class Features:
         try:
             return torch.tensor([self.rows[path.name] for path in paths], dtype=torch.int64)
         except KeyError as error:
-            raise UserError(f"expected an image of the feature cache, got {error}; extract the features again") from error
+            raise UserError(f"expected an image of the feature cache, got {error}; extract features again") from error
 
     def take(self, index: Tensor) -> Tensor:
         """(batch, cells, channels) float32, features of the images in these rows, int64 (batch,)."""
@@ -82,8 +101,6 @@ def read_image(path: Path, side: int) -> Tensor:
     Raises:
         UserError: it cannot be read as an image.
     """
-    from PIL import Image, ImageOps
-
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
@@ -112,11 +129,11 @@ def image_set(paths: Iterable[Path]) -> str:
 
 
 def cache_key(encoder: str, grid: int, paths: Iterable[Path]) -> CacheKey:
-    """What a cache of these images must have been made of; `UserError` if two have the same file name, or none is given."""
+    """What a cache of these images must be made of; `UserError` if there is none, or two have the same file name."""
     paths = sorted(paths, key=lambda path: path.name)
     if not paths:
         raise UserError("expected images to make features of, got none; give at least one")
-    twice = next((b for a, b in zip(paths, paths[1:], strict=False) if a.name == b.name), None)
+    twice = next((b for a, b in pairwise(paths) if a.name == b.name), None)
     if twice is not None:
         raise UserError(f"expected images with different file names, got {twice.name} twice; rename one")
     return CacheKey(encoder, grid, image_set(paths), len(paths))
@@ -145,7 +162,7 @@ def open_features(folder: Path, key: CacheKey) -> Features:
 
 
 def extract_features(
-    folder: Path, paths: Sequence[Path], encoder: Encoder, console: Console, *, batch: int = BATCH
+    folder: Path, paths: Sequence[Path], encoder: ImageEncoder, console: Console, *, batch: int = BATCH
 ) -> Features:
     """The features of images, from the cache in that folder, or made now and kept there.
 
@@ -154,7 +171,7 @@ def extract_features(
     Args:
         folder: the cache; it is made, or has been made of the same encoder, grid and images.
         paths: image files, of different names; rows are in the order of names.
-        encoder: as `build_encoder` makes it, on the device it is to run on.
+        encoder: such as `build_encoder` makes, on the device it is to run on.
         console: where the progress bar goes.
         batch: images encoded at a time.
 
@@ -182,10 +199,10 @@ def extract_features(
 
 
 def _fill(
-    partial: Path, key: CacheKey, paths: Sequence[Path], encoder: Encoder, console: Console, batch: int
+    partial: Path, key: CacheKey, paths: Sequence[Path], encoder: ImageEncoder, console: Console, batch: int
 ) -> None:
     """Write what is missing of a cache. Only whole batches count as done, so a resumed cache is like any other."""
-    shape = (key.count, encoder.cells, encoder.channels)
+    shape = (key.count, encoder.grid**2, encoder.channels)
     partial.mkdir(parents=True, exist_ok=True)
     if (partial / _SIDECAR).exists():
         _sidecar(partial, key)
@@ -194,7 +211,6 @@ def _fill(
         written = partial / (_SIDECAR + ".partial")
         written.write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
         written.replace(partial / _SIDECAR)
-    device = encoder.mean.device
     # Written rather than mapped: a full disk is then an error to tell, not a signal that ends the process.
     with (partial / _ARRAY).open("ab") as file, _progress(console) as progress:
         if not file.tell():
@@ -210,7 +226,7 @@ def _fill(
         task = progress.add_task("image features", total=key.count, completed=done)
         for at in range(done, key.count, batch):
             images = torch.stack([read_image(path, encoder.resolution) for path in paths[at : at + batch]])
-            features = encoder(images.to(device)).cpu()
+            features = encoder(images.to(encoder.device)).cpu()
             file.write(features.numpy().astype(_DTYPE).tobytes())
             progress.advance(task, len(images))
         file.flush()

@@ -135,7 +135,7 @@ class Vocabulary:
             ) from error
         sound = isinstance(words, list) and all(isinstance(word, str) for word in words)
         if not sound or tuple(words[: len(SPECIALS)]) != SPECIALS or len(words) == len(SPECIALS):
-            raise UserError(f"{path}: expected words that begin with {' '.join(SPECIALS)}, got others; restore the file")
+            raise UserError(f"{path}: expected words that begin with {' '.join(SPECIALS)}; restore the file")
         if len(set(words)) < len(words):
             raise UserError(f"{path}: expected every word once, got some twice; restore the file")
         return Vocabulary(tuple(words))

@@ -86,6 +86,11 @@ class Encoder(nn.Module):
         return super().train(False)
 
     @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.mean.device
+
+    @property
     def cells(self) -> int:
         """Cells of an image: grid × grid, row by row from the top left."""
         return self.grid * self.grid
@@ -119,11 +124,11 @@ class Encoder(nn.Module):
 
 
 class _LiteTrunk(nn.Module):
-    """EfficientNet-Lite up to its last block, or to the 1×1 convolution after it; the package offers only the latter."""
+    """EfficientNet-Lite up to its last block or, what alone the package offers, to the 1×1 convolution after it."""
 
     def __init__(self, network: nn.Module, head: bool) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
@@ -200,7 +205,7 @@ def _build_timm(name: str, grid: int) -> Encoder:
         model, stage = name.removeprefix(TIMM), "-1"
     try:
         network = timm.create_model(model, pretrained=True, features_only=True, out_indices=(int(stage),))
-    except (OSError, RuntimeError, ValueError, IndexError, AssertionError) as error:  # unknown, no such stage, no network
+    except (OSError, RuntimeError, ValueError, IndexError, AssertionError) as error:  # unknown, no such stage, offline
         raise UserError(
             f"timm could not make {name}: {type(error).__name__}: {_line(error)}; "
             "choose a pretrained network with stages, and be online the first time"
