@@ -7,6 +7,7 @@ name (.partial), which is renamed when complete; if that work is stopped, it goe
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -151,7 +152,7 @@ def open_features(folder: Path, key: CacheKey) -> Features:
     path = folder / _ARRAY
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: expected a whole array, got: {error}; delete {folder} to make it again") from error
     expected = (key.count, key.grid**2, channels)
     if array.shape != expected or array.dtype != _DTYPE:
@@ -211,18 +212,16 @@ def _fill(
         written = partial / (_SIDECAR + ".partial")
         written.write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
         written.replace(partial / _SIDECAR)
+    header = _header(shape)
     # Written rather than mapped: a full disk is then an error to tell, not a signal that ends the process.
     with (partial / _ARRAY).open("ab") as file, _progress(console) as progress:
-        if not file.tell():
-            npy.write_array_header_1_0(
-                file, {"descr": npy.dtype_to_descr(_DTYPE), "fortran_order": False, "shape": shape}
-            )
-            file.flush()
-        start, row = _header_size(partial / _ARRAY), _DTYPE.itemsize * shape[1] * shape[2]
-        done = (file.tell() - start) // row
-        done = done if done >= key.count else done // batch * batch
-        file.truncate(start + done * row)
-        file.seek(0, os.SEEK_END)
+        if file.tell() < len(header):
+            file.truncate(0)
+            file.write(header)
+        row = _DTYPE.itemsize * shape[1] * shape[2]
+        done = (file.tell() - len(header)) // row
+        done = key.count if done >= key.count else done // batch * batch
+        file.truncate(len(header) + done * row)
         task = progress.add_task("image features", total=key.count, completed=done)
         for at in range(done, key.count, batch):
             images = torch.stack([read_image(path, encoder.resolution) for path in paths[at : at + batch]])
@@ -233,11 +232,11 @@ def _fill(
         os.fsync(file.fileno())
 
 
-def _header_size(path: Path) -> int:
-    with path.open("rb") as file:
-        npy.read_magic(file)
-        npy.read_array_header_1_0(file)
-        return file.tell()
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What an .npy file begins with."""
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"descr": _DTYPE.str, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def _sidecar(folder: Path, key: CacheKey) -> tuple[list[str], int]:

@@ -38,8 +38,8 @@ def _lite(variant: int, head: bool) -> _Lite:
 
 
 LITE = {f"efficientnet-lite{n}{'+head' if head else ''}": _lite(n, head) for n in (0, 2) for head in (False, True)}
-"""The encoders that need no download. Without the head a cell has the 320 channels of the last block, with it the 1280
-rectified ones that the classifier averages."""
+"""The encoders that need no download. Without the head a cell has the channels of the last block, 320 of
+lite0 and 352 of lite2; with it the 1280 rectified ones that the classifier averages."""
 _LITE_STRIDE = 32
 # Of the original training, in units of a pixel's 0..255; other than those of most networks.
 _LITE_MEAN, _LITE_STD = (127.0,) * 3, (128.0,) * 3
