@@ -1,4 +1,4 @@
-"""The encoder is frozen, its cells are in order, and the weights that come with the packages know what an image shows."""
+"""The encoder is frozen, its cells are in order, and the weights that come with the packages know what is shown."""
 
 from __future__ import annotations
 

@@ -257,6 +257,7 @@ def test_images_that_cannot_be_told_apart_or_found_are_refused(paths: list[Path]
 def test_a_place_that_cannot_be_written_is_a_users_error(paths: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refusal(lambda: extract(tmp_path / "file" / "cache", paths), tmp_path / "file", "choose another folder")
+    refusal(lambda: extract(tmp_path / "file", paths), tmp_path / "file", "choose another folder")
 
 
 def test_progress_is_shown(paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,15 +19,16 @@ ORDERS = 4
 
 
 def ptb_tokenize(caption: str) -> list[str]:
-    r"""The words of a caption as coco-caption makes them with Stanford's PTBTokenizer, which needs Java.
+    """The words of a caption as coco-caption makes them with Stanford's PTBTokenizer, which needs Java.
 
     Lower case; hyphenated words stay whole; contractions are split (man 's, do n't, can not); the tokens in
     coco-caption's list of punctuation are dropped. Other signs stay as words of their own, brackets under the names the
     tokenizer gives them: that list has these names in upper case, so they pass it. Abbreviations and fractions, which
     PTBTokenizer knows by long lists, are not treated.
 
-    >>> ptb_tokenize("A man's T-shirt , it doesn't say 'hi' (yet)...")
-    ['a', 'man', "'s", 't-shirt', 'it', 'does', "n't", 'say', 'hi', '-lrb-', 'yet', '-rrb-']
+    Example:
+        >>> ptb_tokenize("A man's T-shirt , it doesn't say 'hi' (yet)...")
+        ['a', 'man', "'s", 't-shirt', 'it', 'does', "n't", 'say', 'hi', '-lrb-', 'yet', '-rrb-']
     """
     text = caption.lower().replace("\u2019", "'").replace("–", "--").replace("—", "--")
     words = " ".join(_CONTRACTION.sub(r" \1", word) for word in _WORD.findall(text)).split()

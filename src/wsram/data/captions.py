@@ -30,6 +30,7 @@ KARPATHY_SPLITS = {"train": ("train", "restval"), "dev": ("val", "dev"), "test":
 """What each split is called in Karpathy's JSON; restval are COCO's validation images that serve in training."""
 
 _EXAMPLES = 3
+_HEAD = 4096
 _AGAIN = "copy it again from the data set"
 
 
@@ -202,14 +203,19 @@ def _collect(entries: Iterable[tuple[Path, str, list[str]]], flaws: list[str], w
 
 
 def duplicates(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
-    """Groups of files with the same bytes; only files of equal size are read."""
+    """Groups of files with the same bytes. Only files of equal size are read, whole only if they begin alike."""
+
+    def head(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
 
     def digest(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     try:
         by_size = _groups(paths, lambda path: path.stat().st_size)
-        return [tuple(same) for group in by_size for same in _groups(group, digest)]
+        alike = [begun for group in by_size for begun in _groups(group, head)]
+        return [tuple(same) for group in alike for same in _groups(group, digest)]
     except OSError as error:
         raise UserError(f"expected a readable image at {error.filename}, got: {error.strerror}; {_AGAIN}") from error
 

@@ -29,8 +29,9 @@ def tokenize(caption: str) -> list[str]:
     As Karpathy and Li made the tokens of their JSON files, on which *Show, Attend and Tell* trained: every character
     that is not a letter, a digit, a mark on one or white space is deleted, and nothing is put in its place.
 
-    >>> tokenize("A man's T-shirt , it's 2 snow-covered hills .")
-    ['a', 'mans', 'tshirt', 'its', '2', 'snowcovered', 'hills']
+    Example:
+        >>> tokenize("A man's T-shirt , it's 2 snow-covered hills .")
+        ['a', 'mans', 'tshirt', 'its', '2', 'snowcovered', 'hills']
     """
     return "".join(c for c in caption.lower() if c.isspace() or unicodedata.category(c)[0] in "LMN").split()
 
@@ -101,11 +102,12 @@ class Vocabulary:
     def decode(self, tokens: Tensor) -> str:
         """The caption of one row of numbers, (T,) int64: its words up to the end token, if there is one.
 
-        >>> Vocabulary.build(["a dog"], min_count=1).decode(torch.tensor([1, 4, 3, 2, 4]))
-        'a <unk>'
-
         Raises:
             UserError: a number is no word's.
+
+        Example:
+            >>> Vocabulary.build(["a dog"], min_count=1).decode(torch.tensor([1, 4, 3, 2, 4]))
+            'a <unk>'
         """
         words = []
         for number in tokens.tolist():
