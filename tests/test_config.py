@@ -51,6 +51,7 @@ ODD: dict[str, Any] = {
     "precision": "no",
     "seed": 99,
     "evaluate_every": 77,
+    "patience": 3,
 }
 
 

@@ -82,7 +82,7 @@ def settings(config: TrainConfig) -> Iterator[tuple[str, Any]]:
                 # The one name that says nothing without its section.
                 name = "estimator" if (field.name, inner.name) == ("estimator", "name") else inner.name
                 yield name.replace("_", "-"), getattr(value, inner.name)
-        else:
+        elif field.name != "task":  # which is no choice
             yield field.name.replace("_", "-"), value
 
 

@@ -13,6 +13,11 @@ from torch import Tensor
 LOG_2PI = math.log(2.0 * math.pi)
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same values in a precision that is good enough for probabilities: half precision has too few digits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 class Action(NamedTuple):
     """One glimpse action for every element of a batch.
 

@@ -126,9 +126,12 @@ class ScheduleConfig:
     """Of the initial weights, the order of the examples and everything drawn."""
     evaluate_every: int = 500
     """Updates between looks at the held-out examples; a checkpoint is written each time."""
+    patience: int = 0
+    """Evaluations in a row without a better one after which training stops, the best kept; 0 goes on to the end."""
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch": 1, "warmup": 0, "evaluate_every": 1, "learning_rate": 0, "clip": 0}
+        at_least = dict.fromkeys(("warmup", "patience", "learning_rate", "clip"), 0)
+        at_least |= dict.fromkeys(("steps", "batch", "evaluate_every"), 1)
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"{name.replace('_', ' ')} must be at least {least}, got {getattr(self, name)}")
@@ -138,6 +141,8 @@ class ScheduleConfig:
 class TrainConfig:
     """A whole training run of a classifier."""
 
+    task: Annotated[Literal["digits"], tyro.conf.Suppress] = "digits"
+    """What is trained; told apart by it in a run's folder."""
     # The command line names every setting by itself, without the section it belongs to.
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
@@ -150,6 +155,82 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.glimpse_growth <= 1:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
+
+
+@dataclass(frozen=True)
+class CaptionDataConfig:
+    """Which captioned images, and what they are made of."""
+
+    captions: Path | None = None
+    """The official Flickr8k folder, or one of Karpathy's JSON files."""
+    images: Path | None = None
+    """Folder of the images, where it is not the one beside the captions."""
+    features: Path | None = None
+    """Folder that keeps the images' features; by default features/ENCODER-GRID-HASH in the working folder."""
+    encoder: str = "efficientnet-lite2"
+    """efficientnet-lite0 or -lite2, with +head or not; timm:NAME[:STAGE]."""
+    grid: int = 7
+    """Cells along each side of an image, 7 or 14."""
+    min_count: int = 5
+    """Times a word must be in the training captions to be known."""
+    longest: int = 24
+    """Training captions are cut to this many words."""
+
+
+@dataclass(frozen=True)
+class CaptionModelConfig:
+    """The captioner's networks."""
+
+    attention: Literal["hard", "soft"] = "hard"
+    """Attend to one cell before each word, or to the mean of all (the reference; takes one sample, no estimator)."""
+    embedding: int = 256
+    """Units of a word's embedding."""
+    units: int = 512
+    """Units of the recurrent layer."""
+    attention_units: int = 128
+    """Units of the layer that compares cells with the state."""
+    dropout: float = 0.5
+    """Share of units dropped in training before a word is read."""
+
+
+@dataclass(frozen=True)
+class CaptionExplorationConfig:
+    """Heuristics that keep attention looking around; all off by default. Both weights fade with the learning rate."""
+
+    temperature: float = 1.0
+    """Of the proposal; above 1 explores more."""
+    entropy: float = 0.0
+    """Weight of the bonus for undecided attention, per nat and word."""
+    coverage: float = 0.0
+    """Weight of the penalty for cells attended to more, or less, than once in a caption."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UserError(f"the proposal's temperature must be above 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """A whole training run of a captioner."""
+
+    task: Annotated[Literal["captions"], tyro.conf.Suppress] = "captions"
+    """What is trained; told apart by it in a run's folder."""
+    data: Annotated[CaptionDataConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionDataConfig)
+    model: Annotated[CaptionModelConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionModelConfig)
+    estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
+    exploration: Annotated[CaptionExplorationConfig, tyro.conf.arg(name="")] = field(
+        default_factory=CaptionExplorationConfig
+    )
+    schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        estimator = self.estimator
+        if self.model.attention == "soft" and (
+            estimator.samples > 1 or estimator.control_variates or estimator.proposal == "inference"
+        ):
+            raise UserError(
+                "soft attention draws nothing; use --samples 1 --no-control-variates --proposal policy with it"
+            )
 
 
 def to_json(config: Any) -> str:

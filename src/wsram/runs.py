@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -34,8 +34,12 @@ class Run(Generic[C]):
     folder: Path
     config: C
 
-    def begin(self) -> None:
-        """Make the folder of a new run; `UserError` if it already holds one or cannot be written."""
+    def begin(self, files: Mapping[str, str] | None = None) -> None:
+        """Make the folder of a new run; `UserError` if it already holds one or cannot be written.
+
+        Args:
+            files: what else to write there, text by name: a vocabulary, say.
+        """
         folder = self.folder
         try:
             if (folder / "config.json").exists():
@@ -44,6 +48,8 @@ class Run(Generic[C]):
                     "or choose another folder"
                 )
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            for name, text in (files or {}).items():
+                _write_whole(folder / name, text)
             _write_whole(folder / "config.json", to_json(self.config))
             _write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
         except OSError as error:
@@ -106,20 +112,49 @@ class Run(Generic[C]):
     def _checkpoints(self) -> list[Path]:
         return sorted((self.folder / "checkpoints").glob("step-*[0-9]"))
 
+    def best_checkpoint(self) -> Path:
+        """The checkpoint with the best evaluation, where training kept it; else the newest. `UserError` if none."""
+        best = self.folder / "best"
+        return best if best.exists() else self.latest_checkpoint()
+
+    def save_best(self, model: nn.Module, state: dict[str, Any]) -> Path:
+        """Write the network of the best evaluation so far to best/, in place of the one before.
+
+        Raises:
+            UserError: the disk is full or not writable; the checkpoints are still there.
+        """
+
+        def write(partial: Path) -> None:
+            save_file(_contiguous(model.state_dict()), partial / "model.safetensors")
+            _write_whole(partial / "state.json", json.dumps(state, indent=2) + "\n")
+
+        return self._save(self.folder / "best", write)
+
     def save_checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
         """Write a checkpoint of update `state["step"]`, then remove the older ones.
 
         Raises:
             UserError: the disk is full or not writable; earlier checkpoints are still there.
         """
-        final = self.folder / "checkpoints" / f"step-{state['step']:09d}"
+
+        def write(partial: Path) -> None:
+            save_file(_contiguous(model.state_dict()), partial / "model.safetensors")
+            save_file(_flatten(optimizer.state_dict()["state"]), partial / "optimizer.safetensors")
+            _write_whole(partial / "state.json", json.dumps(state, indent=2) + "\n")
+
+        final = self._save(self.folder / "checkpoints" / f"step-{state['step']:09d}", write)
+        for old in (self.folder / "checkpoints").glob("step-*"):
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def _save(self, final: Path, write: Callable[[Path], None]) -> Path:
+        """Let `write` fill a folder beside `final` that takes its place when it is whole."""
         partial = final.with_name(final.name + ".partial")
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            save_file(_contiguous(model.state_dict()), partial / "model.safetensors")
-            save_file(_flatten(optimizer.state_dict()["state"]), partial / "optimizer.safetensors")
-            _write_whole(partial / "state.json", json.dumps(state, indent=2) + "\n")
+            write(partial)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
         except (OSError, SafetensorError) as error:
@@ -128,9 +163,6 @@ class Run(Generic[C]):
                 f"cannot write the checkpoint {final} ({error}); earlier checkpoints are intact: "
                 f"free some space and continue with `wsram train --resume {self.folder}`"
             ) from error
-        for old in (self.folder / "checkpoints").glob("step-*"):
-            if old != final:
-                shutil.rmtree(old, ignore_errors=True)
         return final
 
 
@@ -162,7 +194,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "state.json"
     try:
         state = json.loads(path.read_text())
-        return {"step": int(state["step"]), "seconds": float(state["seconds"])}
+        return state | {"step": int(state["step"]), "seconds": float(state["seconds"])}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"cannot read {path}: expected the numbers step and seconds, got {type(error).__name__}: {error}; "

@@ -113,7 +113,7 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
     torch.manual_seed(schedule.seed)
     network = task.build()
     optimizer = build_optimizer(network, schedule)
-    start, before = 0, 0.0
+    start, before, best, stale = 0, 0.0, math.inf, 0
     if resume:
         if run.has_checkpoint():
             checkpoint = run.latest_checkpoint()
@@ -121,10 +121,13 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
             load_model(network, checkpoint)
             load_optimizer(optimizer, checkpoint)
             start, before = state["step"], state["seconds"]
+            best, stale = state.get("best", math.inf), state.get("stale", 0)
         if accelerator.is_main_process:
             run.forget_after(start)
     elif accelerator.is_main_process:
-        run.begin()  # nothing is left behind by settings or data that turned out to be wrong before this point
+        run.begin(
+            task.files()
+        )  # nothing is left behind by settings or data that turned out to be wrong before this point
     model, optimizer = accelerator.prepare(network, optimizer)
     accelerator.init_trackers("tensorboard")
 
@@ -142,8 +145,11 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
     with progress:
         bar = progress.add_task("", total=schedule.steps, completed=start)
         for step, epoch, index in batches(schedule, task.examples, start):
+            if schedule.patience and stale >= schedule.patience:
+                break
             mine = index[accelerator.process_index :: processes].to(device)
             generator = step_generator(schedule.seed, step, accelerator.process_index, device)
+            torch.manual_seed(generator.initial_seed())  # for what takes no generator: dropout
             rollout = task.rollout(model, Update(step, epoch, mine, generator))
             estimate = surrogate(
                 rollout.log_p_y,
@@ -174,13 +180,20 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
                     found = task.evaluate(network, step, accelerator.autocast)
                     row |= found
                     shown = f"held-out {task.watched.replace('_', ' ')} {found[task.watched]:.4g}"
+                    stale = 0 if found[task.watched] < best else stale + 1
+                    best = min(best, found[task.watched])
                 # The last update can ruin a network whose loss was still sound before it: look at what it left, too.
                 if not (all(map(math.isfinite, _scalars(row).values())) and _finite(network)):
                     raise UserError(_not_finite(run, done))
                 if accelerator.is_main_process:
                     run.log(row)  # before the checkpoint: rows later than it are dropped on resuming, never missed
                     if evaluating:
-                        run.save_checkpoint(network, optimizer.optimizer, {"step": done, "seconds": row["seconds"]})
+                        state = {"step": done, "seconds": row["seconds"]}
+                        if schedule.patience:
+                            state |= {"best": best, "stale": stale}
+                            if stale == 0:
+                                run.save_best(network, state)
+                        run.save_checkpoint(network, optimizer.optimizer, state)
                 accelerator.log(_scalars(row), step=done)
                 progress.update(bar, description=f"{_summary(row)}  {shown}")
                 began += time.perf_counter() - now

@@ -5,9 +5,9 @@ Decoder (θ), one long short-term memory over the words:
     h_t-1, cells ──► p(a_t | a_1..t-1, y_1..t-1, I)       a_t, y_t-1, h_t-1 ──► h_t ──► p(y_t | a_1..t, y_1..t-1, I)
 
 The inference network (η) reads the whole caption in both directions and proposes a_t knowing it; in training only. A
-caption's log-probability is the sum over its words, so a rollout of words is for the estimators what one of glimpses is.
+caption's log-probability is the sum over its words, so for the estimators a rollout of words is like one of glimpses.
 
-Source: Xu et al. 2015 (Show, Attend and Tell), the decoder and its hard attention; Ba et al. 2015, the inference network.
+Source: Xu et al. 2015 (Show, Attend and Tell), the decoder, its hard attention; Ba et al. 2015, the inference network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsram.actions import CellDistribution
+from wsram.actions import CellDistribution, at_least_float32
 from wsram.data.vocabulary import END, PAD, START, UNKNOWN
 from wsram.errors import UserError
 from wsram.rollout import Rollout
@@ -35,6 +35,17 @@ class Memory(NamedTuple):
 
     cells: Tensor
     keys: Tensor
+
+
+class Attended(NamedTuple):
+    """The actions of a rollout.
+
+    cells: (samples, batch, T) int64, the cell attended to before each token.
+    real: (batch, T) 1 where there is a token, 0 after a caption's end; floating point.
+    """
+
+    cells: Tensor
+    real: Tensor
 
 
 class State(NamedTuple):
@@ -109,7 +120,7 @@ class CaptionDecoder(nn.Module):
     def attend(self, memory: Memory, h: Tensor) -> CellDistribution:
         """Where to look next from outputs h (..., batch, units): a distribution over cells, batched (..., batch)."""
         energy = self.energy(torch.tanh(memory.keys + self.query(h).unsqueeze(-2)))
-        return CellDistribution(energy.squeeze(-1).float())
+        return CellDistribution(at_least_float32(energy.squeeze(-1)))
 
     def context(self, memory: Memory, cell: Tensor) -> Tensor:
         """Features (..., batch, channels) of the cells (..., batch) attended to."""
@@ -130,7 +141,7 @@ class CaptionDecoder(nn.Module):
     def log_words(self, embedded: Tensor, context: Tensor, h: Tensor) -> Tensor:
         """log p(word) (..., words) from the last word's embedding, what was attended to and the state."""
         read = torch.tanh(embedded + self.read_state(self.dropout(h)) + self.read_cell(context))
-        return F.log_softmax(self.say(self.dropout(read)).float(), -1)
+        return F.log_softmax(at_least_float32(self.say(self.dropout(read))), -1)
 
 
 class CaptionInference(nn.Module):
@@ -170,7 +181,7 @@ class CaptionInference(nn.Module):
         read = torch.cat([h.detach(), word.expand(*h.shape[:-1], -1)], -1)
         query = self.correct(torch.tanh(self.query(read)))
         energy = torch.einsum("...bh,blh->...bl", query, keys) / keys.shape[-1] ** 0.5
-        return CellDistribution(policy.logits.detach() + energy.float())
+        return CellDistribution(policy.logits.detach() + energy)
 
 
 class Spoken(NamedTuple):
@@ -212,7 +223,7 @@ class AttentionCaptioner(nn.Module):
         samples: int,
         generator: torch.Generator,
         temperature: float = 1.0,
-    ) -> Rollout[Tensor, CellDistribution]:
+    ) -> Rollout[Attended, CellDistribution]:
         """Draw the cells attended to before each word of given captions, and score words and cells.
 
         Args:
@@ -239,12 +250,16 @@ class AttentionCaptioner(nn.Module):
         if self.inference is not None:
             read = self.inference.captions(tokens)
             keys = self.inference.key(self.inference.normalize(features))
-        energies, cells, log_q, contexts, outputs = [], [], [], [], []
+        energies: list[Tensor] = []
+        cells: list[Tensor] = []
+        log_q: list[Tensor] = []
+        contexts: list[Tensor] = []
+        outputs: list[Tensor] = []
         for t in range(tokens.shape[1]):
             policy = decoder.attend(memory, state.h)
             if decoder.attention == "soft":
                 cell, context = policy.mean_action(), decoder.soft_context(memory, policy)
-                log_q.append(torch.zeros_like(cell, dtype=policy.logits.dtype))
+                log_q.append(cell.new_zeros(cell.shape, dtype=policy.logits.dtype))
             else:
                 proposal = (
                     policy.detach() if self.inference is None else self.inference(policy, keys, state.h, read[:, t])
@@ -265,7 +280,7 @@ class AttentionCaptioner(nn.Module):
             log_p_y=self._score(tokens, embedded, torch.stack(contexts, -2), torch.stack(outputs, -2)).sum(-1),
             log_p_glimpses=log_p_glimpses,
             log_q_glimpses=torch.stack(log_q, -1) * real,
-            action=chosen,
+            action=Attended(chosen, real),
             policy=policies,
         )
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from wsram.config import TrainConfig
+from wsram.config import CaptionConfig, TrainConfig
 from wsram.rollout import Rollout
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -47,6 +47,10 @@ class Task(Protocol):
         """The networks, freshly initialised from torch's global generator; `UserError` if they do not fit the data."""
         ...
 
+    def files(self) -> dict[str, str]:
+        """What a run's folder needs beside its settings, text by name."""
+        ...
+
     def rollout(self, model: nn.Module, update: Update) -> Rollout[Any, Any]:
         """Sampled action sequences for the update's examples; `model` is what `build` made, perhaps wrapped."""
         ...
@@ -70,7 +74,8 @@ def build_task(config: Any, device: torch.device) -> Task:
     Raises:
         UserError: data that cannot be had.
     """
+    from wsram.tasks.captions import CaptionTask  # here, since these modules import this one
     from wsram.tasks.digits import DigitTask
 
-    kinds: dict[type, Callable[[Any, torch.device], Task]] = {TrainConfig: DigitTask}
+    kinds: dict[type, Callable[[Any, torch.device], Task]] = {TrainConfig: DigitTask, CaptionConfig: CaptionTask}
     return kinds[type(config)](config, device)

@@ -72,6 +72,10 @@ class DigitTask:
         network.prediction.sensor.check(self.spec.canvas, self.spec.canvas)
         return network
 
+    def files(self) -> dict[str, str]:
+        """None: the settings say everything."""
+        return {}
+
     def rollout(self, model: nn.Module, update: Update) -> GlimpseRollout:
         """Glimpses at scenes that are made now."""
         seed = self.config.schedule.seed
