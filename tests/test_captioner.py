@@ -184,7 +184,7 @@ def test_a_wider_beam_is_no_worse_and_one_is_greedy() -> None:
     for b in range(8):
         said = [int(t) for t in one.tokens[b] if t != PAD]
         log_y, _ = score(model, images(8)[b], said, one.cells[b, : len(said)].tolist())
-        assert float(log_y) == pytest.approx(float(one.log_p[b]), rel=1e-4)
+        assert log_y.item() == pytest.approx(float(one.log_p[b]), rel=1e-4)
         assert not {PAD, START, UNKNOWN} & set(said) and said[-1] == END and len(said) <= 7
 
 

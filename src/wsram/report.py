@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from wsram.config import EstimatorConfig, Proposal, TrainConfig
+from wsram.config import EstimatorConfig, Proposal, ScheduleConfig, TrainConfig
 from wsram.data.mnist import Digits, load_test
 from wsram.data.scenes import evaluation_scenes, scene_spec
 from wsram.diagnostics import effective_sample_size, gradient_variance
@@ -76,12 +76,14 @@ def _moved(config: TrainConfig, data_dir: Path | None) -> TrainConfig:
     return config if data_dir is None else replace(config, data=replace(config.data, data_dir=data_dir))
 
 
-def _device() -> torch.device:
+def device_of() -> torch.device:
+    """Where a network is measured: an accelerator if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _autocast(config: TrainConfig, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=config.schedule.precision == "bf16")
+def autocast_of(schedule: ScheduleConfig, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """The precision that a run was trained in, as a context to measure in."""
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16")
 
 
 def report_evaluation(
@@ -107,9 +109,9 @@ def report_evaluation(
     digits = (
         load_test(data.dataset, data_dir=data.data_dir, download=data.download) if test else load_digits_of(config)[1]
     )
-    device = _device()
+    device = device_of()
     network, digits = network.to(device), on(device, digits)
-    spec, autocast = scene_spec(data.scene), _autocast(config, device)
+    spec, autocast = scene_spec(data.scene), autocast_of(config.schedule, device)
     figures = evaluate_mean_action(network, digits, spec, autocast=autocast)
     figures |= evaluate_sampled(network, digits, spec, samples=samples, autocast=autocast)
     state = load_state(run.latest_checkpoint())
@@ -175,7 +177,7 @@ def report_diagnosis(
     config = _moved(run.config, data_dir)
     network = load_network(run)
     _, held_out = load_digits_of(config)
-    device = _device()
+    device = device_of()
     network, held_out = network.to(device), on(device, held_out)
     batch = min(batch, len(held_out.labels))
     images = evaluation_scenes(

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wsram.config import from_json, to_json
+from wsram.config import CaptionConfig, from_json, to_json
 from wsram.errors import UserError
 from wsram.provenance import provenance
 
@@ -44,8 +44,7 @@ class Run(Generic[C]):
         try:
             if (folder / "config.json").exists():
                 raise UserError(
-                    f"{folder} already holds a run; continue it with `wsram train --resume {folder}` "
-                    "or choose another folder"
+                    f"{folder} already holds a run; continue it with `{self.resume_command}` or choose another folder"
                 )
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             for name, text in (files or {}).items():
@@ -72,6 +71,12 @@ class Run(Generic[C]):
         return Run(folder, from_json(kind, text, path))
 
     @property
+    def resume_command(self) -> str:
+        """What a person types to go on with this run."""
+        command = "train-captions" if isinstance(self.config, CaptionConfig) else "train"
+        return f"wsram {command} --resume {self.folder}"
+
+    @property
     def metrics_path(self) -> Path:
         """One JSON object a line: what training saw, every few updates."""
         return self.folder / "metrics.jsonl"
@@ -90,7 +95,7 @@ class Run(Generic[C]):
         except OSError as error:
             raise UserError(
                 f"cannot write {self.metrics_path} ({error.strerror}); free some space and continue with "
-                f"`wsram train --resume {self.folder}`"
+                f"`{self.resume_command}`"
             ) from error
 
     def forget_after(self, step: int) -> None:
@@ -106,7 +111,7 @@ class Run(Generic[C]):
         """The newest complete checkpoint; `UserError` if there is none."""
         found = self._checkpoints()
         if not found:
-            raise UserError(f"{self.folder} has no checkpoint yet; train it first with --resume {self.folder}")
+            raise UserError(f"{self.folder} has no checkpoint yet; train it first with `{self.resume_command}`")
         return found[-1]
 
     def _checkpoints(self) -> list[Path]:
@@ -161,9 +166,18 @@ class Run(Generic[C]):
             shutil.rmtree(partial, ignore_errors=True)
             raise UserError(
                 f"cannot write the checkpoint {final} ({error}); earlier checkpoints are intact: "
-                f"free some space and continue with `wsram train --resume {self.folder}`"
+                f"free some space and continue with `{self.resume_command}`"
             ) from error
         return final
+
+
+def task_of(folder: Path) -> str:
+    """What a run trains, "digits" or "captions", or "digits" where that cannot be read: opening it then says why."""
+    try:
+        task = json.loads((folder / "config.json").read_text())["task"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "digits"
+    return str(task)
 
 
 def load_model(model: nn.Module, checkpoint: Path) -> None:
