@@ -93,7 +93,7 @@ def caption_images(
     training = captioner.training
     captioner.eval()
     said: list[str] = []
-    for part in rows.split(max(1, ROWS // beam)):
+    for part in rows.split(max(1, ROWS // max(1, beam))):
         with autocast():
             spoken = captioner.speak(features.take(part).to(device), beam=beam)
         said += [vocabulary.decode(tokens) for tokens in spoken.tokens.cpu()]
