@@ -24,6 +24,9 @@ from wsram.errors import UserError
 from wsram.rollout import Rollout
 
 ATTENTIONS = ("hard", "soft")
+STEP = 16
+"""Captions are dropped so many at a time once they have ended: for every size of matrices anew, the CPU's library of
+matrix products writes itself a program, and sizes that vary freely cost more than the work they save."""
 
 
 class Memory(NamedTuple):
@@ -255,9 +258,10 @@ class AttentionCaptioner(nn.Module):
         lengths = (tokens != PAD).sum(-1)
         order = lengths.argsort(descending=True)
         features, sorted_tokens = features[order], tokens[order]
+        words = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(-1)
+        going = [min(len(tokens), -(-n // STEP) * STEP) for n in (lengths > words).sum(-1).tolist()]
         # (T, batch): a value for each of these, one after the other, is packed; split by `going`, it is one word's.
-        going_on = lengths[order] > torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(-1)
-        going = going_on.sum(-1).tolist()
+        going_on = torch.arange(len(tokens), device=tokens.device) < torch.tensor(going, device=tokens.device)[:, None]
         memory = decoder.memory(features)
         state = State(*(s.expand(samples, *s.shape) for s in decoder.start(memory)))
         said = torch.cat([sorted_tokens.new_full((len(tokens), 1), START), sorted_tokens[:, :-1]], 1)
@@ -303,11 +307,11 @@ class AttentionCaptioner(nn.Module):
         if decoder.attention == "soft":
             log_p_glimpses = torch.zeros_like(log_p_glimpses)
         # Only real words are read, one row for each: the vocabulary is large.
-        words = sorted_tokens.T[going_on]
         log_words = decoder.log_words(embedded, torch.cat(contexts, 1), torch.cat(outputs, 1))
-        log_p_words = log_words.gather(-1, words.expand(samples, -1).unsqueeze(-1)).squeeze(-1)
+        index = sorted_tokens.T[going_on].expand(samples, -1).unsqueeze(-1)
+        log_p_words = log_words.gather(-1, index).squeeze(-1)
         return Rollout(
-            log_p_y=whole(list(log_p_words.split(going, 1))).sum(-1),
+            log_p_y=(whole(list(log_p_words.split(going, 1))) * real).sum(-1),
             log_p_glimpses=log_p_glimpses,
             log_q_glimpses=whole(log_q) * real,
             action=Attended(chosen, real),
