@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 Proposal = Literal["inference", "policy"]
 
+POLICY_ONLY = ("variational", "variational-credit")
+"""Estimators of the variational bound, which cannot train an inference network."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -66,13 +69,15 @@ class EstimatorConfig:
     """How samples become gradients."""
 
     name: Annotated[str, tyro.conf.arg(name="estimator")] = "wake-sleep"
-    """wake-sleep (WS-RAM) or variational (REINFORCE)."""
+    """wake-sleep (WS-RAM) or variational (REINFORCE), each also with -credit for every glimpse; or vimco."""
     proposal: Proposal = "inference"
     """Who proposes glimpses in training: the inference network, which sees the label, or the policy."""
     control_variates: bool = True
-    """Subtract the zero-mean score terms (wake-sleep) or a baseline (variational)."""
+    """Subtract the zero-mean score terms (wake-sleep) or a baseline (variational, vimco)."""
     samples: int = 5
     """Glimpse sequences for each image, M."""
+    defensive: float = 0.0
+    """Probability that a sequence comes from the policy, whoever proposes; bounds the ratios p / q by its inverse."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,15 @@ class TrainConfig:
             raise UserError(f"samples must be at least 1, got {self.estimator.samples}")
         if not self.exploration.temperature > 0:
             raise UserError(f"the proposal's temperature must be above 0, got {self.exploration.temperature}")
-        if self.estimator.name == "variational" and self.estimator.proposal == "inference":
-            raise UserError("the variational estimator cannot train an inference network; use --proposal policy")
+        name, proposal, defensive = self.estimator.name, self.estimator.proposal, self.estimator.defensive
+        if name in POLICY_ONLY and proposal == "inference":
+            raise UserError(f"the {name} estimator cannot train an inference network; use --proposal policy")
+        if not 0 <= defensive < 1:
+            raise UserError(f"the policy's share of a defensive mixture is from 0 to below 1, got {defensive}")
+        if defensive and name == "vimco":
+            raise UserError("vimco needs samples of the proposal that it trains; use --defensive 0")
+        if name == "vimco" and proposal == "policy" and self.exploration.temperature != 1:
+            raise UserError("vimco needs the policy's own samples; use --temperature 1 or --proposal inference")
 
 
 def to_json(config: Any) -> str:

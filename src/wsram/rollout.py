@@ -13,19 +13,28 @@ from wsram.actions import Action, GlimpseDistribution
 class Rollout:
     """Sampled action sequences and how probable the networks find them; axes: samples, batch, glimpses.
 
-    log_p_y: (samples, batch) log p(y | a, I), the prediction after the last glimpse. Gradient: θ.
+    log_p_y_glimpses: (samples, batch, glimpses) what each glimpse adds to the label's log-probability; they sum to that
+        of the prediction after the last glimpse. Gradient of the sum: θ.
     log_p_glimpses: (samples, batch, glimpses) log p(a_n | a_1..n-1, I) of each action under the policy. Gradient: θ.
-    log_q_glimpses: (samples, batch, glimpses) log-probability under the proposal the actions were drawn from.
-        Gradient: η if the inference network proposes, none otherwise.
+    log_q_glimpses: (samples, batch, glimpses) log-probability under the network that proposes. Gradient: η if it is the
+        inference network, none otherwise.
     action: the actions, location (samples, batch, glimpses, 2) and scale (samples, batch, glimpses).
     policy: the policy's distributions, batched (samples, batch, glimpses), for the exploration terms. Gradient: θ.
+    log_proposal_glimpses: (samples, batch, glimpses) log-density that the actions were drawn from, if it is another
+        than log_q_glimpses: a defensive mixture of both networks. No gradient.
     """
 
-    log_p_y: Tensor
+    log_p_y_glimpses: Tensor
     log_p_glimpses: Tensor
     log_q_glimpses: Tensor
     action: Action
     policy: GlimpseDistribution
+    log_proposal_glimpses: Tensor | None = None
+
+    @property
+    def log_p_y(self) -> Tensor:
+        """(samples, batch) log p(y | a, I), the prediction after the last glimpse."""
+        return self.log_p_y_glimpses.sum(-1)
 
     @property
     def log_p_a(self) -> Tensor:

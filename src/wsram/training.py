@@ -186,12 +186,14 @@ def train(run: Run, console: Console, *, resume: bool = False) -> AttentionClass
                 generator=step_generator(config, step, accelerator.process_index, device),
                 temperature=config.exploration.temperature,
                 glimpses=glimpses,
+                defensive=config.estimator.defensive,
             )
             estimate = surrogate(
-                rollout.log_p_y,
-                rollout.log_p_a,
-                rollout.log_q_a,
+                rollout.log_p_y_glimpses,
+                rollout.log_p_glimpses,
+                rollout.log_q_glimpses,
                 control_variates=config.estimator.control_variates,
+                log_proposal=rollout.log_proposal_glimpses,
             )
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
