@@ -136,6 +136,8 @@ class TrainConfig:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
         if self.estimator.samples < 1:
             raise UserError(f"samples must be at least 1, got {self.estimator.samples}")
+        if self.estimator.control_variates and self.estimator.samples < 2:
+            raise UserError("control variates need at least 2 samples, got 1; draw more, or use --no-control-variates")
         if not self.exploration.temperature > 0:
             raise UserError(f"the proposal's temperature must be above 0, got {self.exploration.temperature}")
         name, proposal, defensive = self.estimator.name, self.estimator.proposal, self.estimator.defensive

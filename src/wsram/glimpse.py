@@ -26,18 +26,21 @@ MODES = ("bilinear", "integer")
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Every level of a batch of images in one flat buffer, so that one gather serves all levels at once.
+    """Every level of a batch of images in one flat buffer, so that one gather of rows serves all levels at once.
 
-    pixels: (batch * cells, channels); an image's levels follow one another, each inside a one-cell ring of zeros
-        that stands for all that lies outside the image.
+    pixels: (batch * channels * cells) one after the other; a channel's levels follow one another. A level is its rows,
+        with a row of zeros above and below and `margin` zeros after each row, which also stand before the next one.
     size: (height, width) of the source images, in pixels.
-    batch: number of images.
-    starts, heights, widths: (scales,) int64, where a level begins within an image's cells and its size, ring excluded.
+    batch, channels: of the images.
+    margin: zeros that part two rows, no fewer than a glimpse is wide.
+    starts, heights, widths: (scales,) int64, where a level's first pixel lies among its channel's cells, and its size.
     """
 
     pixels: Tensor
     size: tuple[int, int]
     batch: int
+    channels: int
+    margin: int
     starts: Tensor
     heights: Tensor
     widths: Tensor
@@ -112,21 +115,28 @@ class Sensor:
             )
         batch, channels, height, width = images.shape
         self.check(height, width)
-        sizes = [(-(-height // k), -(-width // k)) for k in self.scales]
-        starts = [0]
-        for h, w in sizes:
-            starts.append(starts[-1] + (h + 2) * (w + 2))
-        pixels = images.new_zeros(batch, channels, starts[-1])
-        for k, (h, w), start, end in zip(self.scales, sizes, starts[:-1], starts[1:], strict=True):
-            level = average_pool(images, k)
-            pixels[..., start:end].unflatten(-1, (h + 2, w + 2))[..., 1:-1, 1:-1] = level
-        pixels = pixels.transpose(1, 2).reshape(batch * starts[-1], channels)
+        margin = self.patch_size + 1  # bilinear interpolation reads one pixel more
+        # Each level is made whole where it will lie, and what surrounds it with it: memory is written once.
+        levels = [F.pad(average_pool(images, k), (0, margin, 1, 1)) for k in self.scales]
+        sizes = [(level.shape[-2] - 2, level.shape[-1] - margin) for level in levels]
+        starts = [margin + sum(level.shape[-2] * level.shape[-1] for level in levels[:n]) for n in range(len(levels))]
+        first = images.new_zeros(batch, channels, margin)
+        pixels = torch.cat([first, *(level.flatten(2) for level in levels)], -1).flatten()
 
         def on_device(values: Sequence[int]) -> Tensor:
             return torch.tensor(values, device=images.device)
 
         heights, widths = zip(*sizes, strict=True)
-        return Pyramid(pixels, (height, width), batch, on_device(starts[:-1]), on_device(heights), on_device(widths))
+        return Pyramid(
+            pixels,
+            (height, width),
+            batch,
+            channels,
+            margin,
+            on_device([start + w + margin for start, w in zip(starts, widths, strict=True)]),
+            on_device(heights),
+            on_device(widths),
+        )
 
     def __call__(self, pyramid: Pyramid, location: Tensor, scale: Tensor) -> Tensor:
         """Glimpses (..., batch, channels, patch, patch) at `location` (..., batch, 2), `scale` (..., batch) int64."""
@@ -136,27 +146,23 @@ class Sensor:
         source = (location + 1) * 0.5 * torch.tensor([width - 1, height - 1], device=scale.device)
         # Level cell j covers source pixels jk .. jk + k - 1 and has its centre at jk + (k - 1) / 2.
         corner = (source - (k.unsqueeze(-1) - 1) / 2) / k.unsqueeze(-1) - (self.patch_size - 1) / 2
-        # Far outside, the ring of zeros is all there is to see; the clamp keeps float-to-integer conversion defined.
+        # Far outside there are zeros alone to see; the clamp keeps float-to-integer conversion defined.
         corner = corner.clamp(-(2.0**20), 2.0**20)
         first = torch.floor(corner if self.mode == "bilinear" else corner + 0.5)
-        fraction = (corner - first).unsqueeze(-1).unsqueeze(-1).unsqueeze(-1)
-        offsets = torch.arange(side, device=scale.device)
-        # Cells outside the level clamp onto its ring of zeros: index -1 and index size.
-        columns = first[..., 0:1].long() + offsets
-        rows = first[..., 1:2].long() + offsets
+        # A glimpse is `side` stretches of `side` pixels that lie side by side in memory. One that begins left or right
+        # of its row reads the margin's zeros, one above or below the level its rows of zeros: index -1 and height.
         level_width = pyramid.widths[scale].unsqueeze(-1)
-        columns = torch.minimum(columns.clamp(min=-1), level_width) + 1
-        rows = torch.minimum(rows.clamp(min=-1), pyramid.heights[scale].unsqueeze(-1)) + 1
-        image_start = torch.arange(pyramid.batch, device=scale.device) * (pyramid.pixels.shape[0] // pyramid.batch)
-        row_start = (image_start + pyramid.starts[scale]).unsqueeze(-1) + rows * (level_width + 2)
-        index = row_start.unsqueeze(-1) + columns.unsqueeze(-2)
-        channels = pyramid.pixels.shape[-1]
-        patch = pyramid.pixels.index_select(0, index.flatten())
-        patch = patch.view(*index.shape, channels).movedim(-1, -3)
+        column = torch.minimum(first[..., 0:1].long().clamp(min=-side), level_width)
+        row = first[..., 1:2].long() + torch.arange(side, device=scale.device)
+        row = torch.minimum(row.clamp(min=-1), pyramid.heights[scale].unsqueeze(-1))
+        stretch = pyramid.starts[scale].unsqueeze(-1) + row * (level_width + pyramid.margin) + column
+        channel = torch.arange(pyramid.batch * pyramid.channels, device=scale.device)
+        channel = channel.view(pyramid.batch, pyramid.channels, 1) * (len(pyramid.pixels) // len(channel))
+        stretch = channel + stretch.unsqueeze(-2)
+        patch = pyramid.pixels.unfold(0, side, 1).index_select(0, stretch.flatten()).view(*stretch.shape, side)
         if self.mode == "integer":
             return patch
         # The fraction is the same for every pixel of a patch, so bilinear interpolation is two lerps of shifted views.
-        fx, fy = fraction[..., 0, :, :, :], fraction[..., 1, :, :, :]
-        fx, fy = fx.to(patch.dtype), fy.to(patch.dtype)
+        fx, fy = (corner - first).to(patch.dtype)[..., None, None, None].unbind(-4)
         patch = torch.lerp(patch[..., :-1], patch[..., 1:], fx)
         return torch.lerp(patch[..., :-1, :], patch[..., 1:, :], fy)

@@ -85,6 +85,11 @@ def convolutions(channels: int) -> nn.Sequential:
     return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
+def _at_least_float32(values: Tensor) -> Tensor:
+    """Probabilities and what they are made from have too few digits in half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _check_encoder(kind: str, side: int) -> None:
     if kind not in ENCODERS:
         raise UserError(f"unknown encoder {kind!r}; choose one of {', '.join(ENCODERS)}")
@@ -117,8 +122,8 @@ class GlimpseEncoder(nn.Module):
     def forward(self, patch: Tensor, action: Action) -> Tensor:
         """Features (..., features) of glimpses (..., channels, side, side) taken by `action` (...)."""
         what = self.what(patch.flatten(0, -4)).unflatten(0, patch.shape[:-3])
-        scale = F.one_hot(action.scale, self.scales).to(action.location.dtype)
-        return F.relu(what + self.where(torch.cat([action.location, scale], -1)))
+        scale = F.one_hot(action.scale, self.scales)
+        return F.relu(what + self.where(torch.cat([action.location, scale], -1).to(patch.dtype)))
 
 
 class ViewEncoder(nn.Module):
@@ -230,7 +235,7 @@ class PredictionNetwork(nn.Module):
 
     def policy(self, raw: Tensor) -> GlimpseDistribution:
         """The distribution over the next glimpse from the head's raw outputs (..., 4 + scales)."""
-        raw = raw.float()
+        raw = _at_least_float32(raw)
         low, high = (torch.tensor(bound).log().item() for bound in self.std_range)
         log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
@@ -248,8 +253,8 @@ class PredictionNetwork(nn.Module):
             if n > 0:
                 # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
                 # r1 would throw the next location into a corner before there is a gradient to stop it.
-                r1 = F.normalize(self.lower.output(lower).float(), dim=-1)
-                upper = self.upper(r1, upper)
+                r1 = self.lower.output(lower)
+                upper = self.upper(F.normalize(_at_least_float32(r1), dim=-1).to(r1.dtype), upper)
             r2 = self.upper.output(upper)
             raw = self.policy_head(r2)
             policy = self.policy(raw)
@@ -262,7 +267,8 @@ class PredictionNetwork(nn.Module):
                 upper = upper.expand(*features.shape[:-1], -1)
             lower = self.lower(features, lower)
             # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
-            named.append(F.log_softmax(self.label_head(self.lower.output(lower) / len(actions)).float(), -1))
+            scores = self.label_head(self.lower.output(lower) / len(actions))
+            named.append(F.log_softmax(_at_least_float32(scores), -1))
         lead = named[-1].shape[:-1]
 
         def stack(tensors: list[Tensor], axis: int) -> Tensor:
