@@ -24,14 +24,26 @@ from enumeration import (
     moments,
     multisets,
     probability,
+    step_moments,
     tuples,
     world,
 )
 from wsram.errors import UserError
-from wsram.estimators import ESTIMATORS, Estimator, estimator, variational, wake_sleep
+from wsram.estimators import (
+    ESTIMATORS,
+    Estimator,
+    defensive_mixture,
+    estimator,
+    variational,
+    variational_credit,
+    vimco,
+    wake_sleep,
+    wake_sleep_credit,
+)
 
 Y, P, Q = range(3)  # the groups of parameters: θ_y, θ_p, η
 BOTH = pytest.mark.parametrize("each", [variational, wake_sleep], ids=["variational", "wake-sleep"])
+EACH = pytest.mark.parametrize("each", ESTIMATORS.values(), ids=ESTIMATORS)
 CONTROL = pytest.mark.parametrize("control_variates", [False, True], ids=["without", "with"])
 PROPOSAL = pytest.mark.parametrize("inference", [False, True], ids=["q=p", "q"])
 SEED = pytest.mark.parametrize("seed", [1, 2, 3])
@@ -94,12 +106,35 @@ def hand_variational_cv(tables: Tables, drawn: Tensor) -> Coefficients:
     return psi, policy, [0.0] * len(psi)
 
 
-HAND: dict[tuple[Estimator, bool], HandFormula] = {
-    (wake_sleep, False): hand_wake_sleep,
-    (wake_sleep, True): hand_wake_sleep_cv,
-    (variational, False): hand_variational,
-    (variational, True): hand_variational_cv,
-}
+def signals(weight: list[float], control_variates: bool) -> list[float]:
+    """VIMCO's learning signals."""
+    samples, signal = len(weight), []
+    for m in range(samples):
+        others = [weight[i] for i in range(samples) if i != m]
+        typical = math.prod(others) ** (1 / len(others)) if control_variates else 0.0
+        baseline = math.log((sum(others) + typical) / samples) if control_variates else 0.0
+        signal.append(math.log(sum(weight) / samples) - baseline)
+    return signal
+
+
+def hand_vimco(control_variates: bool, inference: bool) -> HandFormula:
+    def formula(tables: Tables, drawn: Tensor) -> Coefficients:
+        _, _, weight = numbers(tables, drawn)
+        w, signal = share(weight), signals(weight, control_variates)
+        if not inference:
+            return w, signal, [0.0] * len(w)
+        return w, w, [signal[m] - w[m] for m in range(len(w))]
+
+    return formula
+
+
+def hand(each: Estimator, control_variates: bool, inference: bool) -> HandFormula:
+    """The formula of whole sequences, in which there is no credit to assign."""
+    if each is vimco:
+        return hand_vimco(control_variates, inference)
+    if each in (wake_sleep, wake_sleep_credit):
+        return hand_wake_sleep_cv if control_variates else hand_wake_sleep
+    return hand_variational_cv if control_variates else hand_variational
 
 
 def hand_coefficients(formula: HandFormula, tables: Tables, index: Tensor) -> Tables:
@@ -119,7 +154,7 @@ def hand_moments(formula: HandFormula, of: World, samples: int) -> list[tuple[Te
 # The gradient of one given set of samples.
 
 
-@BOTH
+@EACH
 @CONTROL
 @PROPOSAL
 @SEED
@@ -133,12 +168,12 @@ def test_gradient_of_given_samples_is_the_formula(
     estimate = each(*of_samples, control_variates=control_variates)
     parameters = (of.theta_y, of.theta_p) + (() if of.eta is None else (of.eta,))
     ours = gradient(-estimate.loss, *parameters)
-    hand = hand_coefficients(HAND[each, control_variates], of.tables, drawn)
-    for got, taken, score in zip(ours, hand, of.scores, strict=False):
+    by_hand = hand_coefficients(hand(each, control_variates, inference), of.tables, drawn)
+    for got, taken, score in zip(ours, by_hand, of.scores, strict=False):
         close(got, sum(taken[m, b] * score[drawn[m, b]] for m in range(samples) for b in range(batch)) / batch, 1e-12)
 
 
-@BOTH
+@EACH
 @CONTROL
 def test_each_loss_reaches_its_own_log_probability_alone(each: Estimator, control_variates: bool) -> None:
     leaves = [torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -146,7 +181,7 @@ def test_each_loss_reaches_its_own_log_probability_alone(each: Estimator, contro
     losses = (estimate.prediction_loss, estimate.policy_loss, estimate.proposal_loss)
     for group, loss in enumerate(losses):
         if not loss.requires_grad:  # the variational bound does not train q
-            assert each is variational and group == Q and loss == 0
+            assert each in (variational, variational_credit) and group == Q and loss == 0
             continue
         reached = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
         assert [g is not None for g in reached] == [i == group for i in range(3)]
@@ -154,7 +189,7 @@ def test_each_loss_reaches_its_own_log_probability_alone(each: Estimator, contro
     close(estimate.loss, sum(losses), 1e-14)
 
 
-@BOTH
+@EACH
 @CONTROL
 def test_weights_and_evidence_carry_no_gradient(each: Estimator, control_variates: bool) -> None:
     leaves = [torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -166,7 +201,7 @@ def test_weights_and_evidence_carry_no_gradient(each: Estimator, control_variate
     assert not any(g.requires_grad for g in first)
 
 
-@BOTH
+@EACH
 @CONTROL
 @settings(derandomize=True, deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31), samples=st.integers(2, 6))
@@ -333,7 +368,7 @@ def test_a_proposal_that_is_the_posterior_is_left_where_it_is(samples: int) -> N
 
 @SEED
 @pytest.mark.parametrize("samples", [2, 3])
-@BOTH
+@EACH
 @CONTROL
 @PROPOSAL
 def test_variance_is_the_formulas(
@@ -341,9 +376,10 @@ def test_variance_is_the_formulas(
 ) -> None:
     of = world(seed, inference=inference)
     got = exact_moments(each, of, samples, control_variates=control_variates)
-    for ours, hand in zip(got, hand_moments(HAND[each, control_variates], of, samples), strict=True):
-        close(ours.mean, hand[0], 1e-11)
-        assert ours.variance == pytest.approx(hand[1], rel=1e-10, abs=1e-13)
+    by_hand = hand_moments(hand(each, control_variates, inference), of, samples)
+    for ours, (mean, variance) in zip(got, by_hand, strict=True):
+        close(ours.mean, mean, 1e-11)
+        assert ours.variance == pytest.approx(variance, rel=1e-10, abs=1e-13)
 
 
 @SEED
@@ -501,7 +537,7 @@ def test_a_policy_that_proposes_weighs_its_samples_exactly_evenly(samples: int) 
     torch.testing.assert_close(estimate.weights, torch.softmax(log_p_y.detach(), 0))
 
 
-@BOTH
+@EACH
 @CONTROL
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_very_improbable_labels_and_actions_stay_finite(
@@ -524,7 +560,7 @@ def test_very_improbable_labels_and_actions_stay_finite(
 def test_one_dominant_sample_leaves_no_nan(control_variates: bool) -> None:
     """A baseline whose other samples are all but impossible under the policy, and the reverse."""
     log_ratio = torch.tensor([0.0, -1e4, -2e4, -1e4], dtype=torch.float64).unsqueeze(-1)
-    for each in (variational, wake_sleep):
+    for each in ESTIMATORS.values():
         leaves = [(log_ratio * s).requires_grad_() for s in (1.0, 1.0, 0.0)]
         gradients = gradient(each(*leaves, control_variates=control_variates).loss, *leaves)
         assert all(torch.isfinite(g).all() for g in gradients)
@@ -546,7 +582,7 @@ def test_evidence_is_a_lower_bound_that_tightens(inference: bool, seed: int) -> 
         assert means[0] == pytest.approx(float(of.bound().detach()), rel=1e-12)
 
 
-@BOTH
+@EACH
 @SEED
 def test_reported_bound_is_the_variational_bound(each: Estimator, seed: int) -> None:
     """Unbiased for F if the policy proposes; under another proposal the policy's own weighted mean of L."""
@@ -563,16 +599,17 @@ def test_reported_bound_is_the_variational_bound(each: Estimator, seed: int) -> 
         close(bound, bound.new_tensor([sum(r * lik for r, lik in zip(share(rho), label, strict=True))]), 1e-12)
 
 
-def test_both_estimators_report_the_same_weights_bound_and_evidence() -> None:
+@EACH
+def test_all_estimators_report_the_same_weights_bound_and_evidence(each: Estimator) -> None:
     of = world(1, inference=True)
-    one, other = (each(*(t[tuples(3)] for t in of.tables)) for each in (variational, wake_sleep))
+    one, other = (e(*(t[tuples(3)] for t in of.tables)) for e in (each, wake_sleep))
     assert torch.equal(one.weights, other.weights)
     assert torch.equal(one.bound, other.bound)
     assert torch.equal(one.log_evidence, other.log_evidence)
 
 
 @CONTROL
-@BOTH
+@EACH
 def test_a_proposal_without_parameters_does_not_hinder_the_backward_pass(
     each: Estimator, control_variates: bool
 ) -> None:
@@ -586,7 +623,7 @@ def test_a_proposal_without_parameters_does_not_hinder_the_backward_pass(
         assert parameter.grad is not None and parameter.grad.norm() > 1e-3
 
 
-@BOTH
+@EACH
 @CONTROL
 def test_batch_is_averaged(each: Estimator, control_variates: bool) -> None:
     """The gradient of a batch is the mean of its elements' own, and no element touches another."""
@@ -605,17 +642,24 @@ def test_batch_is_averaged(each: Estimator, control_variates: bool) -> None:
 # Mistakes.
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize(
     "shapes",
-    [((4, 3), (4, 3), (4, 2)), ((4, 3), (3, 3), (4, 3)), ((4,), (4,), (4,)), ((4, 3, 1), (4, 3, 1), (4, 3, 1))],
+    [
+        ((4, 3), (4, 3), (4, 2)),
+        ((4, 3), (3, 3), (4, 3)),
+        ((4,), (4,), (4,)),
+        ((4, 3), (4, 3, 1), (4, 3, 1)),
+        ((4, 3, 2), (4, 3, 2), (4, 3, 1)),
+        ((4, 3, 2, 1), (4, 3, 2, 1), (4, 3, 2, 1)),
+    ],
 )
 def test_shapes_that_do_not_fit_are_refused(each: Estimator, shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(UserError, match=r"must all be \(samples, batch\)"):
         each(*(torch.zeros(shape) for shape in shapes), control_variates=False)
 
 
-@BOTH
+@EACH
 def test_one_sample_cannot_be_compared_with_others(each: Estimator) -> None:
     one = torch.zeros(1, 3)
     with pytest.raises(UserError, match="at least 2, got 1"):

@@ -266,21 +266,21 @@ def wake_sleep_credit(
         + \sum_{m,n} (w^m - \psi^m_n)\, \nabla \log p(a^m_n|a^m_{<n},I), \qquad
       \nabla_\eta \approx \sum_{m,n} (w^m - \phi^m_n)\, \nabla \log q(a^m_n|a^m_{<n},y,I)$$
 
-    $$c^m_n = (1 - \beta_n) \tfrac{1}{M} + \beta_n v^m_n, \qquad
-      \psi^m_n \propto \frac{p(a^m_n|a^m_{<n},I)}{q(a^m_n|a^m_{<n},y,I)}\, c^m_n, \qquad \phi^m_n = c^m_n$$
+    $$\psi^m_n = (1 - \beta_n)\, \psi^m + \beta_n \frac{\rho^m e^{L^m_{<n}}}{\sum_i \rho^i e^{L^i_{<n}}}, \qquad
+      \phi^m_n = (1 - \beta'_n) \tfrac{1}{M}
+        + \beta'_n \frac{\rho^m_{<n} e^{L^m_{<n}}}{\sum_i \rho^i_{<n} e^{L^i_{<n}}}$$
 
-    $v_n$ are the importance weights as they stood before glimpse n, from the earlier steps of all three
-    log-probabilities. They predict w, and glimpse n had no part in them: given its past its score has mean zero, so
-    what they predict can be subtracted. $\beta_n$ is the slope with which w follows them, fitted to the other images
-    of the batch. The mean for η, and for θ when the policy itself proposes, is exactly that without control variates;
-    else ψ is self-normalised, as that of `wake_sleep` is, but from the ratio of one glimpse, not the product of all.
-    With one step this is `wake_sleep`; with one image, β = 0.
+    $L_{<n}$ and $\rho_{<n}$ are made of the steps before glimpse n. They predict w, and glimpse n had no part in them:
+    given its past its score has mean zero, so what they predict can be subtracted. $\beta_n$ and $\beta'_n$ are the
+    slopes with which w follows these predictions, fitted to the other images of the batch. The mean for η, and for θ
+    when the policy itself proposes, is exactly that without control variates; else ψ is self-normalised, as that of
+    `wake_sleep` is. With one step or one image this is `wake_sleep`.
 
     Args:
         log_p_y, log_p_a, log_q_a: (samples, batch, steps) nats.
         control_variates: whether to subtract ψ and φ; needs 2 samples.
-        log_proposal: same shape, nats, the density that the samples were drawn from, if it is not q; φ then takes the
-            ratio of q to it, as ψ takes that of p.
+        log_proposal: same shape, nats, the density that the samples were drawn from, if it is not q; 1/M then becomes
+            the φ of `wake_sleep`, which multiplies the prediction as ψ's ρ does.
 
     Raises:
         UserError: shapes that differ, or one sample with control variates.
@@ -288,21 +288,27 @@ def wake_sleep_credit(
     Source: ours; the weights before a step are those of a particle filter (Gordon et al. 1993), and what is settled
     before an action may be its baseline (Williams 1992).
     """
+    _check(log_p_y, log_p_a, log_q_a, log_proposal, control_variates)
     plain = wake_sleep(log_p_y, log_p_a, log_q_a, control_variates=False, log_proposal=log_proposal)
     if not control_variates:
         return plain
-    _check(log_p_y, log_p_a, log_q_a, log_proposal, control_variates)
-    log_p_a, log_q_a = _by_step(log_p_a), _by_step(log_q_a)
+    log_p_a, log_q_a, gained = _by_step(log_p_a), _by_step(log_q_a), _by_step(log_p_y).detach()
     drawn_from = log_q_a.detach() if log_proposal is None else _by_step(log_proposal).detach()
-    log_ratio_p, log_ratio_q = log_p_a.detach() - drawn_from, log_q_a.detach() - drawn_from
-    log_w = log_ratio_p + _by_step(log_p_y).detach()
-    weights, even = plain.weights.unsqueeze(-1), 1.0 / len(log_w)
-    known = torch.softmax(log_w.cumsum(-1) - log_w, 0) - even
-    log_expected = (even + _slope_of_others(known, weights - even) * known).log()
+    weights = plain.weights.unsqueeze(-1)
+
+    def remainder(log_prob: Tensor) -> Tensor:
+        """What the weights exceed their prediction by, for the scores of `log_prob`; (samples, batch, steps)."""
+        scored = log_prob.detach()
+        log_ratio = (scored - drawn_from).sum(-1, keepdim=True)
+        worth = log_p_a.detach() - scored + gained
+        zero_mean = torch.softmax(log_ratio, 0)
+        known = torch.softmax(log_ratio + worth.cumsum(-1) - worth, 0) - zero_mean
+        return weights - zero_mean - _slope_of_others(known, weights - zero_mean) * known
+
     return replace(
         plain,
-        policy_loss=_surrogate(weights - torch.softmax(log_expected + log_ratio_p, 0), log_p_a),
-        proposal_loss=_surrogate(weights - torch.softmax(log_expected + log_ratio_q, 0), log_q_a),
+        policy_loss=_surrogate(remainder(log_p_a), log_p_a),
+        proposal_loss=_surrogate(remainder(log_q_a), log_q_a),
     )
 
 
