@@ -323,11 +323,12 @@ def vimco(
     r"""VIMCO: the multi-sample bound $\mathcal{L}_M = E_q[\hat L]$ with $\hat L = \log \frac1M \sum_m \tilde w^m$.
 
     $$\nabla_\theta \approx \sum_m w^m \left[\nabla L^m + \nabla \log p(a^m|I)\right], \qquad
-      \nabla_\eta \approx \sum_m (\hat L - \hat L_{-m} - w^m)\, \nabla \log q(a^m|y,I)$$
+      \nabla_\eta \approx \sum_m \left[(\hat L - \hat L_{-m}) - (w^m - \tfrac1M)\right] \nabla \log q(a^m|y,I)$$
 
-    η's first terms are the score of drawing the samples, its last is what q in the weights' denominator adds. With
+    η's first bracket is the score of drawing the samples, its second what q in the weights' denominator adds. With
     `control_variates`, $\hat L_{-m}$ is $\hat L$ with $\log \tilde w^m$ replaced by the mean of the others' (the
-    geometric mean of their weights), which does not depend on $a^m$; without, it is 0, and the variance grows with M.
+    geometric mean of their weights), which does not depend on $a^m$; nor does $\tfrac1M$, our addition. Without, both
+    are 0, and the variance grows with M.
 
     If log q carries no gradient, the policy itself is what was drawn from, and log p takes the score's terms:
 
@@ -358,11 +359,12 @@ def vimco(
         typical = _mean_of_others(log_w, torch.zeros_like(log_w))
         without = torch.where(_itself(log_w), typical.unsqueeze(1), log_w)
         signal = signal - (torch.logsumexp(without, 1) - math.log(len(log_w)))
+    zero_mean = 1.0 / len(log_p_y) if control_variates else 0.0
     trains_q = log_q_a.requires_grad
     return Estimate(
         prediction_loss=_surrogate(weights, log_p_y),
         policy_loss=_surrogate(weights if trains_q else signal, log_p_a),
-        proposal_loss=_surrogate(signal - weights, log_q_a) if trains_q else log_p_y.new_zeros(()),
+        proposal_loss=_surrogate(signal - (weights - zero_mean), log_q_a) if trains_q else log_p_y.new_zeros(()),
         weights=weights,
         bound=(psi * log_p_y.detach()).sum(0),
         log_evidence=log_evidence,
