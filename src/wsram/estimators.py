@@ -322,13 +322,15 @@ def vimco(
 ) -> Estimate:
     r"""VIMCO: the multi-sample bound $\mathcal{L}_M = E_q[\hat L]$ with $\hat L = \log \frac1M \sum_m \tilde w^m$.
 
-    $$\nabla_\theta \approx \sum_m w^m \left[\nabla L^m + \nabla \log p(a^m|I)\right], \qquad
+    $$\nabla_\theta \approx \sum_m w^m \nabla L^m
+        + \sum_m \left(w^m - \tfrac{\rho^m}{M}\right) \nabla \log p(a^m|I), \qquad
       \nabla_\eta \approx \sum_m \left[(\hat L - \hat L_{-m}) - (w^m - \tfrac1M)\right] \nabla \log q(a^m|y,I)$$
 
     η's first bracket is the score of drawing the samples, its second what q in the weights' denominator adds. With
     `control_variates`, $\hat L_{-m}$ is $\hat L$ with $\log \tilde w^m$ replaced by the mean of the others' (the
-    geometric mean of their weights), which does not depend on $a^m$; nor does $\tfrac1M$, our addition. Without, both
-    are 0, and the variance grows with M.
+    geometric mean of their weights), which does not depend on $a^m$. Without, it is 0, and the variance grows with M.
+    The terms in $\tfrac1M$ are our addition, left out without `control_variates`: score functions of mean exactly zero.
+    ψ in place of $\tfrac{\rho}{M}$ would be bounded, but biased; so it helps only while q is not far from the policy.
 
     If log q carries no gradient, the policy itself is what was drawn from, and log p takes the score's terms:
 
@@ -363,7 +365,7 @@ def vimco(
     trains_q = log_q_a.requires_grad
     return Estimate(
         prediction_loss=_surrogate(weights, log_p_y),
-        policy_loss=_surrogate(weights if trains_q else signal, log_p_a),
+        policy_loss=_surrogate(weights - zero_mean * log_ratio.exp() if trains_q else signal, log_p_a),
         proposal_loss=_surrogate(signal - (weights - zero_mean), log_q_a) if trains_q else log_p_y.new_zeros(()),
         weights=weights,
         bound=(psi * log_p_y.detach()).sum(0),
