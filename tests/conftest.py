@@ -1,4 +1,4 @@
-"""What every test shares: checked annotations, one seed, few threads, and where MNIST is."""
+"""What every test shares: checked annotations, one seed, few threads, and where MNIST and Flickr8k are."""
 
 from __future__ import annotations
 
@@ -41,4 +41,15 @@ def mnist_dir() -> Path:
     missing = [name for name in MNIST_FILES if not (folder / name).is_file()]
     if missing:
         pytest.skip(f"real MNIST is not in {folder} ({missing[0]} is missing); set WSRAM_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flickr8k_dir() -> Path:
+    """The folder of Flickr8k in its official layout: $WSRAM_FLICKR8K, or ../shared/data/flickr8k by the repository."""
+    named = os.environ.get("WSRAM_FLICKR8K")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data" / "flickr8k"
+    for name in ("Flicker8k_Dataset", "Flickr8k_text"):
+        if not (folder / name).is_dir():
+            pytest.skip(f"real Flickr8k is not in {folder} ({name} is missing); set WSRAM_FLICKR8K to its folder")
     return folder

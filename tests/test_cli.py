@@ -111,7 +111,11 @@ def test_the_benchmark_prints_ratios(tmp_path: Path, digits: Path, capsys: pytes
     assert "step's rate / matrix-product rate" in said and "placement and glimpses / step" in said
     found = json.loads((tmp_path / "b.json").read_text())
     assert all(value > 0 for value in found["ratios"].values())
-    assert found["measured"]["operations"] > 0 and found["config"]["batch"] == 8 and found["provenance"]["machine"]
+    assert (
+        found["measured"]["operations"] > 0
+        and found["config"]["schedule"]["batch"] == 8
+        and found["provenance"]["machine"]
+    )
 
 
 def test_the_demo_says_what_it_does_and_where_its_picture_is(

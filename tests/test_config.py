@@ -52,6 +52,7 @@ ODD: dict[str, Any] = {
     "precision": "no",
     "seed": 99,
     "evaluate_every": 77,
+    "patience": 3,
 }
 
 
@@ -75,13 +76,13 @@ def test_the_file_is_plain_json_that_a_person_can_read() -> None:
 
 
 def test_settings_that_a_file_does_not_have_take_their_defaults() -> None:
-    config = from_json(TrainConfig, '{"steps": 5, "model": {"patch": 9}}', SOURCE)
+    config = from_json(TrainConfig, '{"schedule": {"steps": 5}, "model": {"patch": 9}}', SOURCE)
     assert config == changed(TrainConfig(), steps=5, patch=9)
 
 
 def test_a_whole_number_will_do_where_a_fraction_is_meant() -> None:
-    config = from_json(TrainConfig, '{"clip": 5, "model": {"std_range": [1, 1]}}', SOURCE)
-    assert (type(config.clip), *map(type, config.model.std_range)) == (float, float, float)
+    config = from_json(TrainConfig, '{"schedule": {"clip": 5}, "model": {"std_range": [1, 1]}}', SOURCE)
+    assert (type(config.schedule.clip), *map(type, config.model.std_range)) == (float, float, float)
 
 
 def put(*path: str | int, value: Any) -> Callable[[Any], Any]:
@@ -101,11 +102,11 @@ MISFITS = {
     "unknown setting": (put("momentum", value=0.9), "momentum"),
     "unknown setting in a section": (put("model", "depth", value=3), "depth"),
     "section that is a number": (put("data", value=3), "data"),
-    "text for a number": (put("steps", value="many"), "steps"),
-    "fraction for a whole number": (put("steps", value=1.5), "steps"),
-    "true for a whole number": (put("batch", value=True), "batch"),
-    "nothing for a whole number": (put("seed", value=None), "seed"),
-    "text for a fraction": (put("clip", value="5"), "clip"),
+    "text for a number": (put("schedule", "steps", value="many"), "steps"),
+    "fraction for a whole number": (put("schedule", "steps", value=1.5), "steps"),
+    "true for a whole number": (put("schedule", "batch", value=True), "batch"),
+    "nothing for a whole number": (put("schedule", "seed", value=None), "seed"),
+    "text for a fraction": (put("schedule", "clip", value="5"), "clip"),
     "number for yes or no": (put("data", "download", value=1), "download"),
     "number for text": (put("data", "scene", value=3), "scene"),
     "number for a path": (put("data", "data_dir", value=3), "data_dir"),
@@ -115,7 +116,7 @@ MISFITS = {
     "nothing within a list": (put("model", "std_range", value=[None, 1.0]), "std_range"),
     "one bound of two": (put("model", "std_range", value=[0.1]), "std_range"),
     "three bounds of two": (put("model", "std_range", value=[0.1, 0.2, 0.3]), "std_range"),
-    "none of the choices": (put("precision", value="fp8"), "precision"),
+    "none of the choices": (put("schedule", "precision", value="fp8"), "precision"),
     "a list for a choice": (put("model", "encoder", value=["conv"]), "encoder"),
     "a list for everything": (lambda config: [config], "list"),
     "nothing for everything": (lambda config: None, "NoneType"),

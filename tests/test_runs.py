@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Run:
 def stepped(config: TrainConfig, updates: int = 1) -> tuple[AttentionClassifier, torch.optim.Optimizer]:
     """A network some updates of its optimizer into a made-up task."""
     network = build_classifier(config.model, config.estimator, channels=1, classes=10)
-    optimizer = build_optimizer(network, config)
+    optimizer = build_optimizer(network, config.schedule)
     for _ in range(updates):
         optimizer.zero_grad()
         sum(p.square().sum() + p.sum() for p in network.parameters()).backward()
@@ -77,7 +77,7 @@ def test_a_finished_run_holds_json_and_safetensors_and_nothing_to_unpickle(tmp_p
 
 
 def test_begun_and_opened_again(run: Run) -> None:
-    assert Run.open(run.folder) == run
+    assert Run.open(run.folder, TrainConfig) == run
     assert run.metrics() == []
 
 
@@ -85,7 +85,7 @@ def test_metrics_are_kept_in_order(run: Run) -> None:
     rows = [{"step": n, "loss": 0.1 * n, "scale_usage": [0.5, 0.5]} for n in range(1, 4)]
     for row in rows:
         run.log(row)
-    assert run.metrics() == rows == Run.open(run.folder).metrics()
+    assert run.metrics() == rows == Run.open(run.folder, TrainConfig).metrics()
 
 
 @pytest.mark.parametrize("encoder", ["fc", "conv"])
@@ -97,7 +97,7 @@ def test_a_checkpoint_gives_back_every_bit(run: Run, encoder: str, recurrence: s
 
     torch.manual_seed(1)
     again = build_classifier(config.model, config.estimator, channels=1, classes=10)
-    optimizer_again = build_optimizer(again, config)
+    optimizer_again = build_optimizer(again, config.schedule)
     assert not same_bits(network.state_dict(), again.state_dict())
     load_model(again, path)
     load_optimizer(optimizer_again, path)
@@ -265,7 +265,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, make: Callable[[Path], Pat
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent", under_a_file(tmp_path)):
         with pytest.raises(UserError, match=r"holds no run.*config.json") as caught:
-            Run.open(folder)
+            Run.open(folder, TrainConfig)
         assert str(folder) in one_line(caught)
 
 
@@ -273,7 +273,7 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
 def test_a_config_that_cannot_be_read(run: Run, content: bytes) -> None:
     (run.folder / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json") as caught:
-        Run.open(run.folder)
+        Run.open(run.folder, TrainConfig)
     one_line(caught)
 
 

@@ -36,14 +36,15 @@ from tiny import (
     write_digits,
 )
 from wsram import runs, training
-from wsram.config import POLICY_ONLY, TrainConfig
+from wsram.config import POLICY_ONLY, ScheduleConfig, TrainConfig
 from wsram.errors import UserError
 from wsram.estimators import ESTIMATORS, Estimate, estimator
 from wsram.exploration import coverage_penalty, entropy_bonus
 from wsram.models.build import build_classifier
 from wsram.rollout import Rollout
 from wsram.runs import Run, load_model, load_state
-from wsram.training import batches, fade, glimpses_at, learning_rate, total_loss
+from wsram.tasks.digits import DigitTask, exploration_terms, glimpses_at
+from wsram.training import batches, fade, learning_rate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -149,7 +150,7 @@ def test_the_network_that_is_returned_is_the_one_that_was_kept(tmp_path: Path, c
     again = build_classifier(config.model, config.estimator, channels=1, classes=10)
     load_model(again, checkpoint(tmp_path / "run"))
     assert same_bits(again.state_dict(), network.state_dict())
-    assert load_state(checkpoint(tmp_path / "run"))["step"] == config.steps
+    assert load_state(checkpoint(tmp_path / "run"))["step"] == config.schedule.steps
 
 
 # Interrupted
@@ -163,10 +164,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, update: int) -> None:
     """Let the next training end in the middle of an update (from 0), after the network looked and before it learns."""
     rate = training.learning_rate
 
-    def learning_rate(config: TrainConfig, step: int) -> float:
+    def learning_rate(schedule: ScheduleConfig, step: int) -> float:
         if step == update:
             raise StoppedError
-        return rate(config, step)
+        return rate(schedule, step)
 
     monkeypatch.setattr(training, "learning_rate", learning_rate)
 
@@ -301,8 +302,8 @@ def test_killed_by_the_system_and_resumed(tmp_path: Path, digits: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     reached = load_state(checkpoint(folder))["step"]
-    assert 0 < reached < config.steps
-    assert Run.open(folder).config == config
+    assert 0 < reached < config.schedule.steps
+    assert Run.open(folder, TrainConfig).config == config
 
     # From here on this process does the same as the other would have done; the whole run need not be longer than that.
     shorter = reached + 40
@@ -420,20 +421,20 @@ def test_processes_must_be_able_to_share_a_batch(
 
 def test_the_learning_rate_rises_and_then_falls_to_nothing() -> None:
     config = tiny_config(None, steps=1000, warmup=100, learning_rate=0.5)
-    rates = [learning_rate(config, step) for step in range(config.steps)]
+    rates = [learning_rate(config.schedule, step) for step in range(config.schedule.steps)]
     assert rates[0] == pytest.approx(0.5 / 100) and rates[49] == pytest.approx(0.25, rel=0.02)
     assert rates[:99] == sorted(rates[:99]) and rates[100:] == sorted(rates[100:], reverse=True)
     assert max(rates) == pytest.approx(0.5, rel=0.03) and 0.9 <= rates.index(max(rates)) / 100 <= 1.1
     assert rates[500] == pytest.approx(0.25) and rates[750] == pytest.approx(0.25 * (1 - math.sqrt(0.5)), rel=1e-6)
     assert 0 < rates[-1] < 1e-5
-    sudden = [learning_rate(changed(config, warmup=0), step) for step in range(config.steps)]
+    sudden = [learning_rate(changed(config, warmup=0).schedule, step) for step in range(config.schedule.steps)]
     assert sudden[0] == 0.5 and sudden == sorted(sudden, reverse=True)
 
 
 def test_the_optimizer_follows_the_schedule(tmp_path: Path, digits: Path) -> None:
     """Adam's first step has the size of its learning rate, whatever the gradient."""
     config = tiny_config(digits, steps=1, warmup=5, learning_rate=0.01)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.schedule.seed)
     start = build_classifier(config.model, config.estimator, channels=1, classes=10).state_dict()
     end = trained(tmp_path / "run", config).state_dict()
     moved = max(float((end[name] - start[name]).abs().max()) for name in start)
@@ -443,7 +444,7 @@ def test_the_optimizer_follows_the_schedule(tmp_path: Path, digits: Path) -> Non
 def test_the_gradient_is_clipped(tmp_path: Path, digits: Path) -> None:
     """A gradient far below Adam's epsilon (1e-8) hardly moves anything."""
     config = tiny_config(digits, steps=1, warmup=0, learning_rate=0.01, clip=1e-12)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.schedule.seed)
     start = build_classifier(config.model, config.estimator, channels=1, classes=10).state_dict()
     end = trained(tmp_path / "run", config).state_dict()
     assert 0 < max(float((end[name] - start[name]).abs().max()) for name in start) < 0.01 * 2e-4
@@ -452,28 +453,28 @@ def test_the_gradient_is_clipped(tmp_path: Path, digits: Path) -> None:
 def test_every_digit_is_seen_once_an_epoch() -> None:
     config, count = tiny_config(None, steps=30, batch=8), 50
     seen: dict[int, list[int]] = {}
-    for n, (step, epoch, index) in enumerate(batches(config, count, 0)):
+    for n, (step, epoch, index) in enumerate(batches(config.schedule, count, 0)):
         assert step == n and len(index) == 8
         seen.setdefault(epoch, []).extend(index.tolist())
     assert [len(drawn) for drawn in seen.values()] == [48] * 5
     for drawn in seen.values():
         assert len(set(drawn)) == 48 and set(drawn) < set(range(count))
     assert len({tuple(drawn) for drawn in seen.values()}) == 5  # in another order each time
-    (whole,) = [list(index) for _, _, index in batches(changed(config, batch=10, steps=1), 10, 0)]
+    (whole,) = [list(index) for _, _, index in batches(changed(config, batch=10, steps=1).schedule, 10, 0)]
     assert sorted(map(int, whole)) == list(range(10))
 
 
 @pytest.mark.parametrize("start", [0, 3, 6, 7, 29, 30])
 def test_batches_can_be_entered_anywhere(start: int) -> None:
     config = tiny_config(None, steps=30, batch=8)
-    told = [(step, epoch, index.tolist()) for step, epoch, index in batches(config, 50, 0)]
-    later = [(step, epoch, index.tolist()) for step, epoch, index in batches(config, 50, start)]
+    told = [(step, epoch, index.tolist()) for step, epoch, index in batches(config.schedule, 50, 0)]
+    later = [(step, epoch, index.tolist()) for step, epoch, index in batches(config.schedule, 50, start)]
     assert later == told[start:]
 
 
 def test_a_batch_larger_than_all_digits_is_all_of_them(tmp_path: Path, digits: Path) -> None:
     config = tiny_config(digits, steps=2, batch=500)
-    assert [(epoch, len(index)) for _, epoch, index in batches(config, 60, 0)] == [(0, 60), (1, 60)]
+    assert [(epoch, len(index)) for _, epoch, index in batches(config.schedule, 60, 0)] == [(0, 60), (1, 60)]
     trained(tmp_path / "run", config)
     assert DIGITS - HOLDOUT == 60 and rows(tmp_path / "run")[-1]["epoch"] == 1
 
@@ -520,7 +521,7 @@ def test_rows_hold_figures_that_can_be(tmp_path: Path, config: TrainConfig) -> N
     assert [row["step"] for row in found] == list(range(1, 11))
     assert [row["step"] for row in found if "error_mean_action" in row] == [4, 8, 10]
     for row in found:
-        assert row["epoch"] == (row["step"] - 1) // ((DIGITS - HOLDOUT) // config.batch)
+        assert row["epoch"] == (row["step"] - 1) // ((DIGITS - HOLDOUT) // config.schedule.batch)
         assert 1 <= row["ess"] <= 3
         assert sum(row["scale_usage"]) == pytest.approx(1) and len(row["scale_usage"]) == 3
         assert row["bound"] <= row["log_evidence"] + 1e-6 <= 1e-6  # Jensen; the policy proposes
@@ -546,18 +547,18 @@ def test_seconds_are_of_training_alone_and_go_on_after_a_stop(
         return timed
 
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock))
-    monkeypatch.setattr(training, "evaluate_mean_action", passing(training.evaluate_mean_action, 3600))
-    monkeypatch.setattr(training, "make_scenes", passing(training.make_scenes, 1))
+    monkeypatch.setattr(DigitTask, "evaluate", passing(DigitTask.evaluate, 3600))
+    monkeypatch.setattr(DigitTask, "rollout", passing(DigitTask.rollout, 1))
     interrupted(tmp_path / "run", config, 6)
     trained(tmp_path / "run", config, resume=True)
-    assert [row["seconds"] for row in Run.open(tmp_path / "run").metrics()] == list(range(1, 11))
+    assert [row["seconds"] for row in Run.open(tmp_path / "run", TrainConfig).metrics()] == list(range(1, 11))
     assert load_state(checkpoint(tmp_path / "run")) == {"step": 10, "seconds": 10.0}
 
 
 # The exploration terms
 
 
-def one_rollout(config: TrainConfig) -> tuple[Any, Rollout, Estimate]:
+def one_rollout(config: TrainConfig) -> tuple[Any, Rollout[Any, Any], Estimate]:
     """A network whose inference network has something to say, what it looked at, and the estimate."""
     torch.manual_seed(0)
     network = build_classifier(config.model, config.estimator, channels=1, classes=10)
@@ -585,7 +586,7 @@ def test_exploration_teaches_the_policy_and_never_the_network_that_knows_the_lab
 ) -> None:
     config = tiny_config(None, temperature=temperature, **terms)
     network, rollout, estimate = one_rollout(config)
-    term = total_loss(config, rollout, estimate, step=0) - estimate.loss.detach()
+    term = estimate.loss + exploration_terms(config.exploration, rollout.policy)
     without = torch.autograd.grad(
         estimate.loss, list(network.parameters()), retain_graph=True, allow_unused=True, materialize_grads=True
     )
@@ -610,18 +611,41 @@ def test_the_terms_by_themselves_have_no_path_to_the_network_that_knows_the_labe
         assert torch.autograd.grad(term, inference, allow_unused=True, retain_graph=True) == (None,) * len(inference)
 
 
-def test_the_loss_is_the_surrogate_and_the_terms_fading_with_the_learning_rate() -> None:
-    config = tiny_config(None, steps=100, **TERMS["all"])
+def test_the_terms_fade_with_the_learning_rate() -> None:
+    schedule = ScheduleConfig(steps=100)
+    for step, share in ((0, 1.0), (50, 0.5), (75, 0.5 * (1 - math.sqrt(0.5))), (100, 0.0)):
+        assert fade(schedule, step) == pytest.approx(share)
+
+
+def test_the_loss_is_the_surrogate_and_the_faded_terms(tmp_path: Path, digits: Path) -> None:
+    """Two updates: the second has half the weight of the terms, seen in what Adam was given."""
+    config = tiny_config(digits, steps=2, warmup=0, clip=1e9, batch=500, **TERMS["all"])
+    given: list[float] = []
+
+    def backward(self: Any, loss: Tensor, **options: Any) -> None:
+        given.append(loss.item())
+        loss.backward(**options)
+
+    def terms(self: DigitTask, rollout: Rollout[Any, Any]) -> Tensor:
+        return rollout.policy.mean.sum() * 0 + 1000.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Accelerator, "backward", backward)
+        patch.setattr(DigitTask, "exploration", terms)
+        trained(tmp_path / "run", changed(config, evaluate_every=1))
+    surrogate = [row["loss"] for row in rows(tmp_path / "run")]
+    assert [g - s for g, s in zip(given, surrogate, strict=True)] == pytest.approx([1000, 500], abs=1e-2)
+
+
+def test_the_terms_by_hand() -> None:
     with torch.no_grad():
-        _, rollout, estimate = one_rollout(config)
+        _, rollout, _ = one_rollout(tiny_config(None))
     location = float(rollout.policy.location_entropy().mean())
     scale = float(rollout.policy.scale_entropy().mean())
-    terms = 0.7 * float(coverage_penalty(rollout.policy)) - 0.3 * location - 0.5 * scale
-    for step, share in ((0, 1.0), (50, 0.5), (75, 0.5 * (1 - math.sqrt(0.5))), (100, 0.0)):
-        assert fade(config, step) == pytest.approx(share)
-        loss = float(total_loss(config, rollout, estimate, step))
-        assert loss == pytest.approx(float(estimate.loss) + share * terms, abs=1e-5)
-    assert torch.equal(total_loss(tiny_config(None), rollout, estimate, 0), estimate.loss)
+    explore = tiny_config(None, **TERMS["all"]).exploration
+    expected = 0.7 * float(coverage_penalty(rollout.policy)) - 0.3 * location - 0.5 * scale
+    assert float(exploration_terms(explore, rollout.policy)) == pytest.approx(expected, abs=1e-5)
+    assert exploration_terms(tiny_config(None).exploration, rollout.policy) == 0.0
 
 
 # Learning

@@ -19,14 +19,14 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wsram.config import DataConfig, EstimatorConfig, ModelConfig, TrainConfig
+from wsram.config import DataConfig, EstimatorConfig, ModelConfig, ScheduleConfig, TrainConfig
 from wsram.models.classifier import AttentionClassifier
 from wsram.runs import Run
 from wsram.training import train
 
 DIGITS, TEST_DIGITS, HOLDOUT = 76, 30, 16
 
-SECTIONS = ("data", "model", "estimator", "exploration")
+SECTIONS = ("data", "model", "estimator", "exploration", "schedule")
 
 
 def write_idx(path: Path, values: Tensor) -> None:
@@ -63,12 +63,7 @@ def tiny_config(data_dir: Path | None, **changes: Any) -> TrainConfig:
         data=DataConfig(dataset="mnist", scene="translated", data_dir=data_dir, holdout=HOLDOUT),
         model=ModelConfig(glimpses=2, patch=8, scales=(1, 2), lower_units=16, upper_units=16, view=8),
         estimator=EstimatorConfig(samples=2),
-        steps=6,
-        batch=8,
-        learning_rate=3e-3,
-        warmup=2,
-        precision="no",
-        evaluate_every=2,
+        schedule=ScheduleConfig(steps=6, batch=8, learning_rate=3e-3, warmup=2, precision="no", evaluate_every=2),
     )
     return changed(small, **changes)
 
@@ -87,7 +82,7 @@ def settings(config: TrainConfig) -> Iterator[tuple[str, Any]]:
                 # The one name that says nothing without its section.
                 name = "estimator" if (field.name, inner.name) == ("estimator", "name") else inner.name
                 yield name.replace("_", "-"), getattr(value, inner.name)
-        else:
+        elif field.name != "task":  # which is no choice
             yield field.name.replace("_", "-"), value
 
 

@@ -13,6 +13,11 @@ from torch import Tensor
 LOG_2PI = math.log(2.0 * math.pi)
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same values in a precision that is good enough for probabilities: half precision has too few digits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 class Action(NamedTuple):
     """One glimpse action for every element of a batch.
 
@@ -106,3 +111,52 @@ class GlimpseDistribution:
     def detach(self) -> GlimpseDistribution:
         """The same numbers without a gradient."""
         return GlimpseDistribution(self.mean.detach(), self.log_std.detach(), self.scale_logits.detach())
+
+
+@dataclass(frozen=True)
+class CellDistribution:
+    r"""Which of an image's cells to attend to: $\mathrm{Cat}(i;\, \operatorname{softmax} e)$.
+
+    Args:
+        logits: (..., cells) unnormalised log-probabilities of the cells.
+
+    Source: Xu et al. 2015 (Show, Attend and Tell), its hard attention.
+
+    Example:
+        >>> bool(torch.isclose(CellDistribution(torch.zeros(49)).entropy(), torch.tensor(math.log(49))))
+        True
+    """
+
+    logits: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw cells (...), int64; carries no gradient."""
+        with torch.no_grad():
+            exponential = torch.empty_like(self.logits, memory_format=torch.contiguous_format)
+            exponential.exponential_(generator=generator)
+            return (self.logits - exponential.log()).argmax(-1)
+
+    def mean_action(self) -> Tensor:
+        """The most probable cell (...), the deterministic choice at test time."""
+        return self.logits.argmax(-1)
+
+    def log_prob(self, cell: Tensor) -> Tensor:
+        """log p(cell) (...), in nats, of cells (...)."""
+        return F.log_softmax(self.logits, -1).gather(-1, cell.unsqueeze(-1)).squeeze(-1)
+
+    def probabilities(self) -> Tensor:
+        """(..., cells), each row summing to 1."""
+        return self.logits.softmax(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats; shape (...)."""
+        log_p = F.log_softmax(self.logits, -1)
+        return -(log_p.exp() * log_p).sum(-1)
+
+    def tempered(self, temperature: float) -> CellDistribution:
+        r"""The distribution proportional to $p(i)^{1/T}$. T > 1 explores more."""
+        return self if temperature == 1.0 else CellDistribution(self.logits / temperature)
+
+    def detach(self) -> CellDistribution:
+        """The same numbers without a gradient."""
+        return CellDistribution(self.logits.detach())

@@ -20,7 +20,8 @@ from wsram.errors import UserError
 from wsram.estimators import estimator
 from wsram.models.build import build_classifier
 from wsram.provenance import provenance
-from wsram.training import build_optimizer, step_generator, total_loss
+from wsram.tasks.digits import exploration_terms
+from wsram.training import build_optimizer, step_generator
 
 MATMUL = 1024
 """Side of the square matrices whose product sets the machine's rate."""
@@ -48,14 +49,14 @@ def measure_step(config: TrainConfig, *, repeats: int, device: torch.device) -> 
         raise UserError(f"repeats must be at least 1, got {repeats}")
     spec = scene_spec(config.data.scene)
     digits = torch.randint(256, (4096, 28, 28), dtype=torch.uint8, device=device)
-    index = torch.arange(config.batch, device=device) % len(digits)
+    index = torch.arange(config.schedule.batch, device=device) % len(digits)
     labels = index % 10
     network = build_classifier(config.model, config.estimator, channels=1, classes=10).to(device)
-    optimizer = build_optimizer(network, config)
+    optimizer = build_optimizer(network, config.schedule)
     sensor = network.prediction.sensor
-    low = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    low = torch.bfloat16 if config.schedule.precision == "bf16" else torch.float32
     square = torch.randn(2, MATMUL, MATMUL, device=device).to(low)
-    shape = (config.estimator.samples, config.batch)
+    shape = (config.estimator.samples, config.schedule.batch)
     location = torch.rand(*shape, 2, device=device) * 2 - 1
     scale = torch.randint(len(sensor.scales), shape, device=device)
     images = make_scenes(digits, index, spec, seed=0).images
@@ -64,7 +65,7 @@ def measure_step(config: TrainConfig, *, repeats: int, device: torch.device) -> 
     def forward() -> torch.Tensor:
         with torch.autocast(device.type, low, enabled=low != torch.float32):
             rollout = network(
-                images, labels, samples=shape[0], generator=step_generator(config, 0, 0, device),
+                images, labels, samples=shape[0], generator=step_generator(0, 0, 0, device),
                 temperature=config.exploration.temperature,
             )  # fmt: skip
         estimate = estimator(config.estimator.name)(
@@ -74,7 +75,7 @@ def measure_step(config: TrainConfig, *, repeats: int, device: torch.device) -> 
             control_variates=config.estimator.control_variates,
             log_proposal=rollout.log_proposal_glimpses,
         )
-        return total_loss(config, rollout, estimate, step=0)
+        return estimate.loss + exploration_terms(config.exploration, rollout.policy)
 
     def cut() -> None:
         for _ in range(config.model.glimpses):
@@ -137,8 +138,8 @@ def report_benchmark(
         "placement_and_glimpses_over_step": looking / ms["step"],
     }
     console.print(
-        f"{config.batch} images × {config.estimator.samples} samples × {config.model.glimpses} glimpses, "
-        f"{config.model.encoder} encoder, {config.model.recurrence} recurrence, {config.precision} precision"
+        f"{config.schedule.batch} images × {config.estimator.samples} samples × {config.model.glimpses} glimpses, "
+        f"{config.model.encoder} encoder, {config.model.recurrence} recurrence, {config.schedule.precision} precision"
     )
     console.print(f"matrix products ({MATMUL}³): {result['matmul_rate'] / 1e9:.0f} GFLOP/s")
     console.print(f"a step: {ms['step']:.1f} ms for {result['operations'] / 1e9:.2f} GFLOP")

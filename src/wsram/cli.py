@@ -1,4 +1,4 @@
-"""The command line: `wsram demo | train | evaluate | diagnose | benchmark | results`.
+"""The command line: `wsram COMMAND`; `COMMANDS` lists them.
 
 A mistake of the user's ends in one line and exit code 2; anything else that goes wrong is a defect and keeps its
 traceback.
@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
 
-from wsram.config import TrainConfig
+from wsram.config import CaptionConfig, CaptionDataConfig, TrainConfig
 from wsram.errors import UserError
-from wsram.recipes import RECIPES
+from wsram.recipes import CAPTION_RECIPES, RECIPES
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -34,27 +36,65 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Features:
+    """Extract the features of all images of a captioned data set, once, into a cache that training reads."""
+
+    data: Annotated[CaptionDataConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionDataConfig)
+
+
+@dataclass(frozen=True)
+class TrainCaptions:
+    """Train a captioner on features that `wsram features` extracted. Any setting of its recipe can be changed."""
+
+    config: Annotated[CaptionConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: CAPTION_RECIPES["captions"]
+    )
+    recipe: str = "captions"
+    """Named settings to start from: captions, captions-variational or captions-soft."""
+    run: Path | None = None
+    """New folder for config, metrics, checkpoints and pictures; by default runs/RECIPE-N."""
+    resume: Path | None = None
+    """Go on with the run in this folder, exactly where it stopped and with its own settings."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Say what images show, and draw where the captioner looked for each word."""
+
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Image files."""
+    run: Path
+    """Folder of the captioner's run."""
+    beam: int = 5
+    """Captions kept for each image while they grow; 1 is greedy."""
+    pictures: Path = Path("captions")
+    """Folder for the pictures, NAME.png for each image."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train on the embedded digits for a few minutes, print the error on the held-out ones and draw where it looks."""
 
     run: Path | None = None
     """New folder for what it makes; by default runs/demo-N."""
-    steps: int = RECIPES["demo"].steps
+    steps: int = RECIPES["demo"].schedule.steps
     """Updates."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run's error: mean action, one sample, and a vote over samples."""
+    """Measure a run: a classifier's error (mean action, one sample, a vote), or a captioner's BLEU and likelihood."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     test: bool = False
     """Measure on the test set, instead of the held-out part of the training set."""
     samples: int = 16
-    """Glimpse sequences that vote."""
+    """Sequences that vote, or that a likelihood is estimated from."""
+    beam: int = 5
+    """Captions kept for each image while they grow; of a captioner."""
     data_dir: Path | None = None
-    """Folder of the IDX files, where it is no longer the one the run was trained from."""
+    """Folder of the IDX files, or captions, where they are no longer what the run was trained from."""
 
 
 @dataclass(frozen=True)
@@ -100,25 +140,51 @@ def _new_run_folder(name: str) -> Path:
     return next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists())
 
 
-def _train(args: Train, console: Console) -> None:
+def _start(
+    args: Train | TrainCaptions, console: Console, kind: type[C], default: C, report: Callable[[Any, Console], None]
+) -> None:
+    """Train a new run or go on with one, and report on it once."""
     from accelerate import PartialState
 
-    from wsram.report import report_training
     from wsram.runs import Run
     from wsram.training import train
 
     if args.resume is None:
-        run = Run(args.run or _new_run_folder(args.recipe), args.config)
+        run: Run[Any] = Run(args.run or _new_run_folder(args.recipe), args.config)
     else:
-        run = Run.open(args.resume)
-        if args.run is not None or args.config not in (run.config, RECIPES[Train.recipe]):
+        run = Run.open(args.resume, kind)
+        if args.run is not None or args.config not in (run.config, default):
             raise UserError(
                 f"--resume goes on with the settings in {args.resume / 'config.json'}; give no others with it"
             )
-    console.print(f"Run: {run.folder} (if it stops, go on with `wsram train --resume {run.folder}`)")
-    network = train(run, console, resume=args.resume is not None)
+    console.print(f"Run: {run.folder} (if it stops, go on with `{run.resume_command}`)")
+    train(run, console, resume=args.resume is not None)
     if PartialState().is_main_process:
-        report_training(run, network, console)
+        report(run, console)
+
+
+def _train(args: Train, console: Console) -> None:
+    from wsram.report import report_training
+
+    _start(args, console, TrainConfig, RECIPES[Train.recipe], report_training)
+
+
+def _train_captions(args: TrainCaptions, console: Console) -> None:
+    from wsram.caption_report import report_caption_training
+
+    _start(args, console, CaptionConfig, CAPTION_RECIPES[TrainCaptions.recipe], report_caption_training)
+
+
+def _features(args: Features, console: Console) -> None:
+    from wsram.caption_report import report_features
+
+    report_features(args.data, console)
+
+
+def _caption(args: Caption, console: Console) -> None:
+    from wsram.caption_report import report_captions
+
+    report_captions(args.run, args.images, console, beam=args.beam, pictures=args.pictures)
 
 
 def _demo(args: Demo, console: Console) -> None:
@@ -128,15 +194,25 @@ def _demo(args: Demo, console: Console) -> None:
     from wsram.runs import Run
     from wsram.training import train
 
-    run = Run(args.run or _new_run_folder("demo"), replace(RECIPES["demo"], steps=args.steps))
+    recipe = RECIPES["demo"]
+    config = replace(recipe, schedule=replace(recipe.schedule, steps=args.steps))
+    run = Run(args.run or _new_run_folder("demo"), config)
     console.print("Training hard attention on 4,000 real digits, each at a random size and place in a 100x100 image.")
-    report_training(run, train(run, console), console)
+    train(run, console)
+    report_training(run, console)
 
 
 def _evaluate(args: Evaluate, console: Console) -> None:
+    from wsram.caption_report import report_caption_evaluation
     from wsram.report import report_evaluation
+    from wsram.runs import task_of
 
-    report_evaluation(args.run, console, test=args.test, samples=args.samples, data_dir=args.data_dir)
+    if task_of(args.run) == "captions":
+        report_caption_evaluation(
+            args.run, console, test=args.test, samples=args.samples, beam=args.beam, captions=args.data_dir
+        )
+    else:
+        report_evaluation(args.run, console, test=args.test, samples=args.samples, data_dir=args.data_dir)
 
 
 def _diagnose(args: Diagnose, console: Console) -> None:
@@ -165,25 +241,33 @@ def _results(args: Results, console: Console) -> None:
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any, Console], None]]] = {
     "demo": (Demo, _demo),
     "train": (Train, _train),
+    "features": (Features, _features),
+    "train-captions": (TrainCaptions, _train_captions),
+    "caption": (Caption, _caption),
     "evaluate": (Evaluate, _evaluate),
     "diagnose": (Diagnose, _diagnose),
     "benchmark": (Benchmark, _benchmark),
     "results": (Results, _results),
 }
 
+WITH_RECIPES: dict[str, dict[str, Any]] = {"train": RECIPES, "train-captions": CAPTION_RECIPES}
+
 
 def _parse(argv: list[str]) -> tuple[Callable[[Any, Console], None], Any]:
-    if argv[:1] == ["train"]:
+    if argv and argv[0] in WITH_RECIPES:
+        command, recipes = argv[0], WITH_RECIPES[argv[0]]
+        kind, run = COMMANDS[command]
+
         # The recipe decides the defaults that the rest of the command line changes, so it is read first.
         @dataclass(frozen=True)
         class Recipe:
-            recipe: str = Train.recipe
+            recipe: str = kind.recipe
 
         recipe = tyro.cli(Recipe, args=argv[1:], return_unknown_args=True, add_help=False)[0].recipe
-        if recipe not in RECIPES:
-            raise UserError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")
-        default = Train(config=RECIPES[recipe], recipe=recipe)
-        return _train, tyro.cli(Train, args=argv[1:], default=default, prog="wsram train")
+        if recipe not in recipes:
+            raise UserError(f"unknown recipe {recipe!r}; choose one of {', '.join(recipes)}")
+        default = kind(config=recipes[recipe], recipe=recipe)
+        return run, tyro.cli(kind, args=argv[1:], default=default, prog=f"wsram {command}")
     kinds: dict[str, Callable[..., Any]] = {name: kind for name, (kind, _) in COMMANDS.items()}
     args = tyro.extras.subcommand_cli_from_dict(kinds, args=argv, prog="wsram")
     return next(run for kind, run in COMMANDS.values() if type(args) is kind), args

@@ -79,6 +79,18 @@ class EstimatorConfig:
     defensive: float = 0.0
     """Probability that a sequence comes from the policy, whoever proposes; bounds the ratios p / q by its inverse."""
 
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UserError(f"samples must be at least 1, got {self.samples}")
+        if self.control_variates and self.samples < 2:
+            raise UserError("control variates need at least 2 samples, got 1; draw more, or use --no-control-variates")
+        if self.name in POLICY_ONLY and self.proposal == "inference":
+            raise UserError(f"the {self.name} estimator cannot train an inference network; use --proposal policy")
+        if not 0 <= self.defensive < 1:
+            raise UserError(f"the policy's share of a defensive mixture is from 0 to below 1, got {self.defensive}")
+        if self.defensive and self.name == "vimco":
+            raise UserError("vimco needs samples of the proposal that it trains; use --defensive 0")
+
 
 @dataclass(frozen=True)
 class ExplorationConfig:
@@ -96,20 +108,19 @@ class ExplorationConfig:
     coverage: float = 0.0
     """Weight of the penalty for parts of the image never visited, per nat."""
 
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UserError(f"the proposal's temperature must be above 0, got {self.temperature}")
+
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A whole training run."""
+class ScheduleConfig:
+    """How long and how fast any network here is trained."""
 
-    # The command line names every setting by itself, without the section it belongs to.
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
-    exploration: Annotated[ExplorationConfig, tyro.conf.arg(name="")] = field(default_factory=ExplorationConfig)
     steps: int = 4000
     """Updates in all."""
     batch: int = 128
-    """Images in an update, over all processes."""
+    """Examples in an update, over all processes."""
     learning_rate: float = 1e-3
     """Peak of Adam's rate; it rises over the warm-up and then falls to 0 along a cosine."""
     warmup: int = 200
@@ -118,37 +129,124 @@ class TrainConfig:
     """Decoupled (AdamW)."""
     clip: float = 5.0
     """Bound on the gradient's norm."""
-    glimpse_growth: float = 0.0
-    """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
     precision: Literal["bf16", "no"] = "bf16"
     """Matrix products in bfloat16, or everything in float32."""
     seed: int = 0
-    """Of the initial weights, scenes, order and actions."""
+    """Of the initial weights, the order of the examples and everything drawn."""
     evaluate_every: int = 500
-    """Updates between looks at the held-out digits; a checkpoint is written each time."""
+    """Updates between looks at the held-out examples; a checkpoint is written each time."""
+    patience: int = 0
+    """Evaluations in a row without a better one after which training stops, the best kept; 0 goes on to the end."""
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch": 1, "warmup": 0, "evaluate_every": 1, "learning_rate": 0, "clip": 0}
+        at_least = dict.fromkeys(("warmup", "patience", "learning_rate", "clip"), 0)
+        at_least |= dict.fromkeys(("steps", "batch", "evaluate_every"), 1)
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"{name.replace('_', ' ')} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run of a classifier."""
+
+    task: Annotated[Literal["digits"], tyro.conf.Suppress] = "digits"
+    """What is trained; told apart by it in a run's folder."""
+    # The command line names every setting by itself, without the section it belongs to.
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
+    exploration: Annotated[ExplorationConfig, tyro.conf.arg(name="")] = field(default_factory=ExplorationConfig)
+    schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
+    glimpse_growth: float = 0.0
+    """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
+
+    def __post_init__(self) -> None:
         if not 0 <= self.glimpse_growth <= 1:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
-        if self.estimator.samples < 1:
-            raise UserError(f"samples must be at least 1, got {self.estimator.samples}")
-        if self.estimator.control_variates and self.estimator.samples < 2:
-            raise UserError("control variates need at least 2 samples, got 1; draw more, or use --no-control-variates")
-        if not self.exploration.temperature > 0:
-            raise UserError(f"the proposal's temperature must be above 0, got {self.exploration.temperature}")
-        name, proposal, defensive = self.estimator.name, self.estimator.proposal, self.estimator.defensive
-        if name in POLICY_ONLY and proposal == "inference":
-            raise UserError(f"the {name} estimator cannot train an inference network; use --proposal policy")
-        if not 0 <= defensive < 1:
-            raise UserError(f"the policy's share of a defensive mixture is from 0 to below 1, got {defensive}")
-        if defensive and name == "vimco":
-            raise UserError("vimco needs samples of the proposal that it trains; use --defensive 0")
-        if name == "vimco" and proposal == "policy" and self.exploration.temperature != 1:
-            raise UserError("vimco needs the policy's own samples; use --temperature 1 or --proposal inference")
+        _check_vimco(self.estimator, self.exploration.temperature)
+
+
+@dataclass(frozen=True)
+class CaptionDataConfig:
+    """Which captioned images, and what they are made of."""
+
+    captions: Path | None = None
+    """The official Flickr8k folder, or one of Karpathy's JSON files."""
+    images: Path | None = None
+    """Folder of the images, where it is not the one beside the captions."""
+    features: Path | None = None
+    """Folder that keeps the images' features; by default features/ENCODER-GRID-HASH in the working folder."""
+    encoder: str = "efficientnet-lite2"
+    """efficientnet-lite0 or -lite2, with +head or not; timm:NAME[:STAGE]."""
+    grid: int = 7
+    """Cells along each side of an image, 7 or 14."""
+    min_count: int = 5
+    """Times a word must be in the training captions to be known."""
+    longest: int = 24
+    """Training captions are cut to this many words."""
+
+
+@dataclass(frozen=True)
+class CaptionModelConfig:
+    """The captioner's networks."""
+
+    attention: Literal["hard", "soft"] = "hard"
+    """Attend to one cell before each word, or to the mean of all (the reference; takes one sample, no estimator)."""
+    embedding: int = 256
+    """Units of a word's embedding."""
+    units: int = 512
+    """Units of the recurrent layer."""
+    attention_units: int = 128
+    """Units of the layer that compares cells with the state."""
+    dropout: float = 0.5
+    """Share of units dropped in training before a word is read."""
+
+
+@dataclass(frozen=True)
+class CaptionExplorationConfig:
+    """Heuristics that keep attention looking around; all off by default. Both weights fade with the learning rate."""
+
+    temperature: float = 1.0
+    """Of the proposal; above 1 explores more."""
+    entropy: float = 0.0
+    """Weight of the bonus for undecided attention, per nat and word."""
+    coverage: float = 0.0
+    """Weight of the penalty for cells attended to more, or less, than once in a caption."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UserError(f"the proposal's temperature must be above 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """A whole training run of a captioner."""
+
+    task: Annotated[Literal["captions"], tyro.conf.Suppress] = "captions"
+    """What is trained; told apart by it in a run's folder."""
+    data: Annotated[CaptionDataConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionDataConfig)
+    model: Annotated[CaptionModelConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionModelConfig)
+    estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
+    exploration: Annotated[CaptionExplorationConfig, tyro.conf.arg(name="")] = field(
+        default_factory=CaptionExplorationConfig
+    )
+    schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        estimator = self.estimator
+        _check_vimco(estimator, self.exploration.temperature)
+        if self.model.attention == "soft" and (
+            estimator.samples > 1 or estimator.control_variates or estimator.proposal == "inference"
+        ):
+            raise UserError(
+                "soft attention draws nothing; use --samples 1 --no-control-variates --proposal policy with it"
+            )
+
+
+def _check_vimco(estimator: EstimatorConfig, temperature: float) -> None:
+    if estimator.name == "vimco" and estimator.proposal == "policy" and temperature != 1:
+        raise UserError("vimco needs the policy's own samples; use --temperature 1 or --proposal inference")
 
 
 def to_json(config: Any) -> str:

@@ -132,3 +132,72 @@ def plot_training(path: Path, metrics: Sequence[dict[str, Any]], scales: Sequenc
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
+
+
+def plot_caption(path: Path, image: Tensor, words: Sequence[str], cells: Tensor, grid: int) -> Path:
+    """Draw an image once for each word of its caption, with the cell lit that was attended to before the word.
+
+    Args:
+        path: the picture to write.
+        image: (3, height, width) in [0, 1].
+        words: of the caption.
+        cells: (words,) the cell attended to before each.
+        grid: cells along each side.
+
+    Returns:
+        The path.
+    """
+    columns = min(6, len(words) + 1)
+    rows = -(-(len(words) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 2.2 * rows), layout="constrained", squeeze=False)
+    height, width = image.shape[-2:]
+    for panel in axes.flat:
+        panel.axis("off")
+    _show(axes.flat[0], image)
+    for panel, word, cell in zip(axes.flat[1:], words, cells.tolist(), strict=False):
+        row, column = divmod(cell, grid)
+        top, left = round(row * height / grid), round(column * width / grid)
+        bottom, right = round((row + 1) * height / grid), round((column + 1) * width / grid)
+        dimmed = 0.35 * image
+        dimmed[:, top:bottom, left:right] = image[:, top:bottom, left:right]
+        _show(panel, dimmed)
+        panel.add_patch(
+            Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=COLOURS[0])
+        )
+        panel.set_title(word, fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def plot_caption_training(path: Path, metrics: Sequence[dict[str, Any]]) -> Path:
+    """Draw a captioner's metrics against updates: likelihood, BLEU, effective sample size, entropy of attention.
+
+    Args:
+        path: the picture to write.
+        metrics: the rows of metrics.jsonl.
+
+    Returns:
+        The path.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained", sharex=True)
+    steps = [row["step"] for row in metrics]
+    evaluated = [row for row in metrics if "nll_word" in row]
+    at = [row["step"] for row in evaluated]
+    nll, scores, ess, entropy = axes.flat
+    nll.plot(steps, [row["nll_word_training"] for row in metrics], label="training, bound F")
+    nll.plot(at, [row["bound_word"] for row in evaluated], "o-", markersize=3, label="dev, bound F")
+    nll.plot(at, [row["nll_word"] for row in evaluated], "o-", markersize=3, label="dev, evidence bound")
+    nll.set(title="negative log-likelihood of a word", ylabel="nats")
+    nll.legend()
+    for n in (1, 4):
+        scores.plot(at, [row[f"bleu{n}_greedy"] for row in evaluated], "o-", markersize=3, label=f"BLEU-{n}")
+    scores.set(title="dev, greedy captions, protocol papers", ylabel="%")
+    scores.legend()
+    ess.plot(steps, [row["ess"] for row in metrics])
+    ess.set(title="effective sample size", xlabel="updates", ylabel="samples")
+    entropy.plot(steps, [row["attention_entropy"] for row in metrics])
+    entropy.set(title="entropy of attention", xlabel="updates", ylabel="nats")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from wsram.config import DataConfig, ExplorationConfig, ModelConfig, TrainConfig
+from dataclasses import replace
+
+from wsram.config import (
+    CaptionConfig,
+    CaptionModelConfig,
+    DataConfig,
+    EstimatorConfig,
+    ExplorationConfig,
+    ModelConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 
 RECIPES: dict[str, TrainConfig] = {
     # The demo: small enough for minutes on a laptop, on digits that are installed with it.
@@ -10,22 +21,37 @@ RECIPES: dict[str, TrainConfig] = {
         data=DataConfig(dataset="mnist5k"),
         model=ModelConfig(encoder="conv"),
         exploration=ExplorationConfig(scale_entropy=0.1),
-        steps=2500,
-        learning_rate=4e-3,
-        clip=20.0,
+        schedule=ScheduleConfig(steps=2500, learning_rate=4e-3, clip=20.0),
         glimpse_growth=0.3,
     ),
     # The paper's networks on the paper's task: fully connected glimpses, ReLU recurrence.
-    "paper": TrainConfig(data=DataConfig(dataset="mnist"), steps=100_000, evaluate_every=5000),
+    "paper": TrainConfig(data=DataConfig(dataset="mnist"), schedule=ScheduleConfig(steps=100_000, evaluate_every=5000)),
     # Our best network, sized for a quarter of an hour on two cores.
     "quarter-hour": TrainConfig(
         data=DataConfig(dataset="mnist"),
         model=ModelConfig(encoder="conv"),
         exploration=ExplorationConfig(scale_entropy=0.1),
-        steps=8000,
-        learning_rate=4e-3,
-        clip=20.0,
+        schedule=ScheduleConfig(steps=8000, learning_rate=4e-3, clip=20.0, evaluate_every=1000),
         glimpse_growth=0.3,
-        evaluate_every=1000,
+    ),
+}
+
+_CAPTIONS = CaptionConfig(
+    estimator=EstimatorConfig(samples=5),
+    schedule=ScheduleConfig(
+        steps=6000, batch=64, learning_rate=1e-3, warmup=300, weight_decay=0.01, evaluate_every=500, patience=3
+    ),
+)
+
+CAPTION_RECIPES: dict[str, CaptionConfig] = {
+    # Reweighted wake-sleep with the inference network that reads the caption.
+    "captions": _CAPTIONS,
+    # The variational baseline (REINFORCE) that it is compared with; everything else is the same.
+    "captions-variational": replace(_CAPTIONS, estimator=EstimatorConfig("variational", "policy", True, 5)),
+    # Attention to the mean of all cells: deterministic, the usual reference.
+    "captions-soft": replace(
+        _CAPTIONS,
+        model=CaptionModelConfig(attention="soft"),
+        estimator=EstimatorConfig("wake-sleep", "policy", False, 1),
     ),
 }

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from wsram.config import POLICY_ONLY, EstimatorConfig, Proposal, TrainConfig
+from wsram.config import POLICY_ONLY, EstimatorConfig, Proposal, ScheduleConfig, TrainConfig
 from wsram.data.mnist import Digits, load_test
 from wsram.data.scenes import evaluation_scenes, scene_spec
 from wsram.diagnostics import effective_sample_size, gradient_variance
@@ -26,24 +26,24 @@ from wsram.models.build import build_classifier
 from wsram.models.classifier import AttentionClassifier
 from wsram.plots import plot_glimpses, plot_training
 from wsram.runs import Run, load_model, load_state
-from wsram.training import load_digits_of, on, step_generator
+from wsram.tasks.digits import load_digits_of, on
+from wsram.training import step_generator
 
 
-def load_network(run: Run) -> AttentionClassifier:
+def load_network(run: Run[TrainConfig]) -> AttentionClassifier:
     """The run's network as its newest checkpoint holds it."""
     network = build_classifier(run.config.model, run.config.estimator, channels=1, classes=10)
     load_model(network, run.latest_checkpoint())
     return network
 
 
-def report_training(run: Run, network: AttentionClassifier, console: Console) -> None:
+def report_training(run: Run[TrainConfig], console: Console) -> None:
     """Print the held-out error of a finished run and draw its two pictures."""
     metrics = run.metrics()
     last = metrics[-1]
     _, held_out = load_digits_of(run.config)
-    network.cpu()
     curves = plot_training(run.folder / "training.png", metrics, run.config.model.scales)
-    picture = draw_glimpses(run, network, held_out)
+    picture = draw_glimpses(run, load_network(run), held_out)
     console.print(
         f"Held-out error, mean action: {last['error_mean_action']:.2%} of {len(held_out.labels):,} digits "
         f"({last['step']:,} updates, {last['seconds']:.0f} s of training)."
@@ -52,7 +52,7 @@ def report_training(run: Run, network: AttentionClassifier, console: Console) ->
     console.print(f"Where it looks: {picture}")
 
 
-def draw_glimpses(run: Run, network: AttentionClassifier, digits: Digits, count: int = 8) -> Path:
+def draw_glimpses(run: Run[TrainConfig], network: AttentionClassifier, digits: Digits, count: int = 8) -> Path:
     """Draw the mean-action glimpses of the first `count` digits' evaluation scenes into the run's folder."""
     scenes = evaluation_scenes(digits.images, torch.arange(count), scene_spec(run.config.data.scene))
     with torch.no_grad():
@@ -76,12 +76,14 @@ def _moved(config: TrainConfig, data_dir: Path | None) -> TrainConfig:
     return config if data_dir is None else replace(config, data=replace(config.data, data_dir=data_dir))
 
 
-def _device() -> torch.device:
+def device_of() -> torch.device:
+    """Where a network is measured: an accelerator if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _autocast(config: TrainConfig, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+def autocast_of(schedule: ScheduleConfig, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """The precision that a run was trained in, as a context to measure in."""
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16")
 
 
 def report_evaluation(
@@ -99,7 +101,7 @@ def report_evaluation(
     Raises:
         UserError: no run or checkpoint there, no such data, fewer than 1 sample.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, TrainConfig)
     config = _moved(run.config, data_dir)
     network = load_network(run)
     data = config.data
@@ -107,9 +109,9 @@ def report_evaluation(
     digits = (
         load_test(data.dataset, data_dir=data.data_dir, download=data.download) if test else load_digits_of(config)[1]
     )
-    device = _device()
+    device = device_of()
     network, digits = network.to(device), on(device, digits)
-    spec, autocast = scene_spec(data.scene), _autocast(config, device)
+    spec, autocast = scene_spec(data.scene), autocast_of(config.schedule, device)
     figures = evaluate_mean_action(network, digits, spec, autocast=autocast)
     figures |= evaluate_sampled(network, digits, spec, samples=samples, autocast=autocast)
     state = load_state(run.latest_checkpoint())
@@ -171,11 +173,11 @@ def report_diagnosis(
     for what, value, least in (("samples", samples, 2), ("batch", batch, 1), ("draws", draws, 2)):
         if value < least:
             raise UserError(f"{what} must be at least {least} to diagnose, got {value}")
-    run = Run.open(folder)
+    run = Run.open(folder, TrainConfig)
     config = _moved(run.config, data_dir)
     network = load_network(run)
     _, held_out = load_digits_of(config)
-    device = _device()
+    device = device_of()
     network, held_out = network.to(device), on(device, held_out)
     batch = min(batch, len(held_out.labels))
     images = evaluation_scenes(
@@ -212,7 +214,10 @@ def _diagnose(
 
     def draw(n: int) -> Tensor:
         rollout = attending(
-            images, labels, samples=settings.samples, generator=step_generator(config, n, 0, images.device)
+            images,
+            labels,
+            samples=settings.samples,
+            generator=step_generator(config.schedule.seed, n, 0, images.device),
         )
         estimate = estimator(settings.name)(
             rollout.log_p_y_glimpses,

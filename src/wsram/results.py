@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from wsram.config import TrainConfig
 from wsram.errors import UserError
 from wsram.runs import Run
 
@@ -30,7 +31,7 @@ BEGIN, END = "<!-- made by `wsram results`: begin -->", "<!-- made by `wsram res
 
 def add_run(folder: Path, into: Path) -> Path:
     """Copy what is small enough to keep of a run into a folder of results; `UserError` if there is no run to copy."""
-    Run.open(folder)
+    Run.open(folder, TrainConfig)
     target = into / folder.resolve().name
     target.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
@@ -54,7 +55,7 @@ def write_page(page: Path, results: Path) -> None:
 
 
 def _section(folder: Path, base: Path) -> str:
-    config = Run.open(folder).config
+    config = Run.open(folder, TrainConfig).config
     made = _read(folder / "provenance.json")
     lines = [f"### {folder.name}", ""]
     if made:
@@ -62,7 +63,7 @@ def _section(folder: Path, base: Path) -> str:
             f"`{made['command']}`",
             "",
             f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
-            f"seed {config.seed}; scene {config.data.scene} of {config.data.dataset}.",
+            f"seed {config.schedule.seed}; scene {config.data.scene} of {config.data.dataset}.",
             "",
         ]
     rows = []

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from wsram.actions import Action, GlimpseDistribution
+A = TypeVar("A")
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(Generic[A, P]):
     """Sampled action sequences and how probable the networks find them; axes: samples, batch, glimpses.
 
-    log_p_y_glimpses: (samples, batch, glimpses) what each glimpse adds to the label's log-probability; they sum to that
-        of the prediction after the last glimpse. Gradient of the sum: θ.
+    log_p_y_glimpses: (samples, batch, glimpses) what log p(y | a, I) gains after each glimpse: how much more probable
+        the label became, or the next word of a caption. Gradient of the sum, the prediction that all led to: θ.
     log_p_glimpses: (samples, batch, glimpses) log p(a_n | a_1..n-1, I) of each action under the policy. Gradient: θ.
     log_q_glimpses: (samples, batch, glimpses) log-probability under the network that proposes. Gradient: η if it is the
         inference network, none otherwise.
-    action: the actions, location (samples, batch, glimpses, 2) and scale (samples, batch, glimpses).
+    action: the actions, in whatever form the model takes them, batched (samples, batch, glimpses).
     policy: the policy's distributions, batched (samples, batch, glimpses), for the exploration terms. Gradient: θ.
     log_proposal_glimpses: (samples, batch, glimpses) log-density that the actions were drawn from, if it is another
         than log_q_glimpses: a defensive mixture of both networks. No gradient.
@@ -27,13 +29,13 @@ class Rollout:
     log_p_y_glimpses: Tensor
     log_p_glimpses: Tensor
     log_q_glimpses: Tensor
-    action: Action
-    policy: GlimpseDistribution
+    action: A
+    policy: P
     log_proposal_glimpses: Tensor | None = None
 
     @property
     def log_p_y(self) -> Tensor:
-        """(samples, batch) log p(y | a, I), the prediction after the last glimpse."""
+        """(samples, batch) log p(y | a, I), the prediction that the glimpses led to."""
         return self.log_p_y_glimpses.sum(-1)
 
     @property

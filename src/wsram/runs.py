@@ -10,37 +10,45 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wsram.config import TrainConfig, from_json, to_json
+from wsram.config import CaptionConfig, from_json, to_json
 from wsram.errors import UserError
 from wsram.provenance import provenance
 
+C = TypeVar("C")
+K = TypeVar("K")
+
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(Generic[C]):
     """Where a run keeps what it makes, and the settings it was made with."""
 
     folder: Path
-    config: TrainConfig
+    config: C
 
-    def begin(self) -> None:
-        """Make the folder of a new run; `UserError` if it already holds one or cannot be written."""
+    def begin(self, files: Mapping[str, str] | None = None) -> None:
+        """Make the folder of a new run; `UserError` if it already holds one or cannot be written.
+
+        Args:
+            files: what else to write there, text by name: a vocabulary, say.
+        """
         folder = self.folder
         try:
             if (folder / "config.json").exists():
                 raise UserError(
-                    f"{folder} already holds a run; continue it with `wsram train --resume {folder}` "
-                    "or choose another folder"
+                    f"{folder} already holds a run; continue it with `{self.resume_command}` or choose another folder"
                 )
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            for name, text in (files or {}).items():
+                _write_whole(folder / name, text)
             _write_whole(folder / "config.json", to_json(self.config))
             _write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
         except OSError as error:
@@ -49,8 +57,8 @@ class Run:
             ) from error
 
     @staticmethod
-    def open(folder: Path) -> Run:
-        """The run in a folder; `UserError` if there is none or its config cannot be read."""
+    def open(folder: Path, kind: type[K]) -> Run[K]:
+        """The run in a folder, with settings of that kind; `UserError` if there is none or they are of another."""
         path = folder / "config.json"
         try:
             text = path.read_text()
@@ -60,7 +68,13 @@ class Run:
             ) from error
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not text ({error.reason}); restore it or start a new run") from error
-        return Run(folder, from_json(TrainConfig, text, path))
+        return Run(folder, from_json(kind, text, path))
+
+    @property
+    def resume_command(self) -> str:
+        """What a person types to go on with this run."""
+        command = "train-captions" if isinstance(self.config, CaptionConfig) else "train"
+        return f"wsram {command} --resume {self.folder}"
 
     @property
     def metrics_path(self) -> Path:
@@ -81,7 +95,7 @@ class Run:
         except OSError as error:
             raise UserError(
                 f"cannot write {self.metrics_path} ({error.strerror}); free some space and continue with "
-                f"`wsram train --resume {self.folder}`"
+                f"`{self.resume_command}`"
             ) from error
 
     def forget_after(self, step: int) -> None:
@@ -97,11 +111,29 @@ class Run:
         """The newest complete checkpoint; `UserError` if there is none."""
         found = self._checkpoints()
         if not found:
-            raise UserError(f"{self.folder} has no checkpoint yet; train it first with --resume {self.folder}")
+            raise UserError(f"{self.folder} has no checkpoint yet; train it first with `{self.resume_command}`")
         return found[-1]
 
     def _checkpoints(self) -> list[Path]:
         return sorted((self.folder / "checkpoints").glob("step-*[0-9]"))
+
+    def best_checkpoint(self) -> Path:
+        """The checkpoint with the best evaluation, where training kept it; else the newest. `UserError` if none."""
+        best = self.folder / "best"
+        return best if best.exists() else self.latest_checkpoint()
+
+    def save_best(self, model: nn.Module, state: dict[str, Any]) -> Path:
+        """Write the network of the best evaluation so far to best/, in place of the one before.
+
+        Raises:
+            UserError: the disk is full or not writable; the checkpoints are still there.
+        """
+
+        def write(partial: Path) -> None:
+            save_file(_contiguous(model.state_dict()), partial / "model.safetensors")
+            _write_whole(partial / "state.json", json.dumps(state, indent=2) + "\n")
+
+        return self._save(self.folder / "best", write)
 
     def save_checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
         """Write a checkpoint of update `state["step"]`, then remove the older ones.
@@ -109,26 +141,43 @@ class Run:
         Raises:
             UserError: the disk is full or not writable; earlier checkpoints are still there.
         """
-        final = self.folder / "checkpoints" / f"step-{state['step']:09d}"
+
+        def write(partial: Path) -> None:
+            save_file(_contiguous(model.state_dict()), partial / "model.safetensors")
+            save_file(_flatten(optimizer.state_dict()["state"]), partial / "optimizer.safetensors")
+            _write_whole(partial / "state.json", json.dumps(state, indent=2) + "\n")
+
+        final = self._save(self.folder / "checkpoints" / f"step-{state['step']:09d}", write)
+        for old in (self.folder / "checkpoints").glob("step-*"):
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def _save(self, final: Path, write: Callable[[Path], None]) -> Path:
+        """Let `write` fill a folder beside `final` that takes its place when it is whole."""
         partial = final.with_name(final.name + ".partial")
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            save_file(_contiguous(model.state_dict()), partial / "model.safetensors")
-            save_file(_flatten(optimizer.state_dict()["state"]), partial / "optimizer.safetensors")
-            _write_whole(partial / "state.json", json.dumps(state, indent=2) + "\n")
+            write(partial)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise UserError(
                 f"cannot write the checkpoint {final} ({error}); earlier checkpoints are intact: "
-                f"free some space and continue with `wsram train --resume {self.folder}`"
+                f"free some space and continue with `{self.resume_command}`"
             ) from error
-        for old in (self.folder / "checkpoints").glob("step-*"):
-            if old != final:
-                shutil.rmtree(old, ignore_errors=True)
         return final
+
+
+def task_of(folder: Path) -> str:
+    """What a run trains, "digits" or "captions", or "digits" where that cannot be read: opening it then says why."""
+    try:
+        task = json.loads((folder / "config.json").read_text())["task"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "digits"
+    return str(task)
 
 
 def load_model(model: nn.Module, checkpoint: Path) -> None:
@@ -159,7 +208,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "state.json"
     try:
         state = json.loads(path.read_text())
-        return {"step": int(state["step"]), "seconds": float(state["seconds"])}
+        return state | {"step": int(state["step"]), "seconds": float(state["seconds"])}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"cannot read {path}: expected the numbers step and seconds, got {type(error).__name__}: {error}; "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from wsram.config import EstimatorConfig, ModelConfig
+from wsram.config import CaptionModelConfig, EstimatorConfig, ModelConfig
 from wsram.glimpse import Sensor
+from wsram.models.captioner import AttentionCaptioner, CaptionDecoder, CaptionInference
 from wsram.models.classifier import AttentionClassifier, InferenceNetwork, PredictionNetwork
 
 
@@ -36,3 +37,29 @@ def build_classifier(
             classes=classes, hidden=model.upper_units, outputs=prediction.policy_head.out_features
         )
     return AttentionClassifier(prediction, inference)
+
+
+def build_captioner(
+    model: CaptionModelConfig, estimator: EstimatorConfig, *, channels: int, words: int
+) -> AttentionCaptioner:
+    """The captioner these settings describe, freshly initialised from torch's global generator.
+
+    Args:
+        model: the networks' settings.
+        estimator: decides whether there is an inference network.
+        channels: features of a cell.
+        words: size of the vocabulary.
+    """
+    decoder = CaptionDecoder(
+        channels=channels,
+        words=words,
+        embedding=model.embedding,
+        units=model.units,
+        attention_units=model.attention_units,
+        dropout=model.dropout,
+        attention=model.attention,
+    )
+    inference = None
+    if estimator.proposal == "inference":
+        inference = CaptionInference(channels=channels, words=words, units=model.units)
+    return AttentionCaptioner(decoder, inference)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsram.actions import Action, GlimpseDistribution
+from wsram.actions import Action, GlimpseDistribution, at_least_float32
 from wsram.errors import UserError
 from wsram.estimators import defensive_mixture
 from wsram.glimpse import Sensor
@@ -83,11 +83,6 @@ def convolutions(channels: int) -> nn.Sequential:
         nn.ReLU(),
     )
     return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """Probabilities and what they are made from have too few digits in half precision."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _check_encoder(kind: str, side: int) -> None:
@@ -235,7 +230,7 @@ class PredictionNetwork(nn.Module):
 
     def policy(self, raw: Tensor) -> GlimpseDistribution:
         """The distribution over the next glimpse from the head's raw outputs (..., 4 + scales)."""
-        raw = _at_least_float32(raw)
+        raw = at_least_float32(raw)
         low, high = (torch.tensor(bound).log().item() for bound in self.std_range)
         log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
@@ -254,7 +249,7 @@ class PredictionNetwork(nn.Module):
                 # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
                 # r1 would throw the next location into a corner before there is a gradient to stop it.
                 r1 = self.lower.output(lower)
-                upper = self.upper(F.normalize(_at_least_float32(r1), dim=-1).to(r1.dtype), upper)
+                upper = self.upper(F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype), upper)
             r2 = self.upper.output(upper)
             raw = self.policy_head(r2)
             policy = self.policy(raw)
@@ -268,7 +263,7 @@ class PredictionNetwork(nn.Module):
             lower = self.lower(features, lower)
             # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
             scores = self.label_head(self.lower.output(lower) / len(actions))
-            named.append(F.log_softmax(_at_least_float32(scores), -1))
+            named.append(F.log_softmax(at_least_float32(scores), -1))
         lead = named[-1].shape[:-1]
 
         def stack(tensors: list[Tensor], axis: int) -> Tensor:
@@ -335,7 +330,7 @@ class AttentionClassifier(nn.Module):
         temperature: float = 1.0,
         glimpses: int | None = None,
         defensive: float = 0.0,
-    ) -> Rollout:
+    ) -> Rollout[Action, GlimpseDistribution]:
         """Draw action sequences from the proposal and score them.
 
         Args:

@@ -1,0 +1,266 @@
+"""Image features made once: a cache folder that is whole or absent, and says what it was made of.
+
+A cache holds features.npy, float16 (images, cells, channels), and features.json. It is filled in a folder of another
+name (.partial), which is renamed when complete; if that work is stopped, it goes on from there the next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from wsram.allocator import keep_freed_memory
+from wsram.errors import UserError
+
+BATCH = 8
+"""Images encoded at a time: on a CPU as fast as more, since their maps stay in its caches; a GPU wants more."""
+_ARRAY, _SIDECAR = "features.npy", "features.json"
+_DTYPE = np.dtype("<f2")
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """What makes features: uint8 images (batch, 3, resolution, resolution) to floats (batch, grid × grid, channels)."""
+
+    name: str
+    grid: int
+    channels: int
+    resolution: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where images must be."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The features of images."""
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """What a cache was made of; a cache serves only the very same.
+
+    encoder: its name.
+    grid: cells along each side of an image.
+    images: hash of the images' file names and sizes, in whatever order; see `image_set`.
+    count: how many images.
+    """
+
+    encoder: str
+    grid: int
+    images: str
+    count: int
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.encoder} with a grid of {self.grid} on {self.count} images ({self.images})"
+
+
+@dataclass(frozen=True)
+class Features:
+    """A cache opened for reading; what is not asked for stays on the disk.
+
+    key: what it was made of.
+    rows: which row an image has, by its file's name.
+    array: float16 (images, cells, channels), memory-mapped.
+    """
+
+    key: CacheKey
+    rows: dict[str, int]
+    array: np.ndarray
+
+    def index(self, paths: Iterable[Path]) -> Tensor:
+        """Rows of images, int64 (images,); `UserError` for one that is not among the cache's images."""
+        try:
+            return torch.tensor([self.rows[path.name] for path in paths], dtype=torch.int64)
+        except KeyError as error:
+            raise UserError(f"expected an image of the feature cache, got {error}; extract features again") from error
+
+    def take(self, index: Tensor) -> Tensor:
+        """(batch, cells, channels) float32, features of the images in these rows, int64 (batch,)."""
+        return torch.from_numpy(self.array[index.cpu().numpy()]).float()
+
+
+def read_image(path: Path, side: int) -> Tensor:
+    """An image file as (3, side, side) uint8: red, green and blue, squashed to a square, so that all of it is seen.
+
+    Grey, CMYK and palette images are converted; what is transparent is white; a camera's note of orientation is heeded.
+
+    Raises:
+        UserError: it cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits of grey, which a plain conversion would cut off at 255
+                image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    # Pillow lets several kinds through from broken files.
+    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(
+            f"expected a whole image in {path}, got: {reason}; copy it again, or leave it out of the data"
+        ) from error
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def image_set(paths: Iterable[Path]) -> str:
+    """A short hash of a set of images: their files' names and sizes in bytes, whatever their order and folder."""
+    try:
+        entries = sorted((path.name, path.stat().st_size) for path in paths)
+    except OSError as error:
+        raise UserError(f"expected an image at {error.filename}, got: {error.strerror}; restore it") from error
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
+
+
+def cache_key(encoder: str, grid: int, paths: Iterable[Path]) -> CacheKey:
+    """What a cache of these images must be made of; `UserError` if there is none, or two have the same file name."""
+    paths = sorted(paths, key=lambda path: path.name)
+    if not paths:
+        raise UserError("expected images to make features of, got none; give at least one")
+    twice = next((b for a, b in pairwise(paths) if a.name == b.name), None)
+    if twice is not None:
+        raise UserError(f"expected images with different file names, got {twice.name} twice; rename one")
+    return CacheKey(encoder, grid, image_set(paths), len(paths))
+
+
+def open_features(folder: Path, key: CacheKey) -> Features:
+    """A complete cache.
+
+    Raises:
+        UserError: there is none in that folder, it is damaged, or it was made of something else.
+    """
+    if not folder.exists():
+        raise UserError(f"expected a feature cache at {folder}, found none; extract the features first")
+    names, channels = _sidecar(folder, key)
+    path = folder / _ARRAY
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: expected a whole array, got: {error}; delete {folder} to make it again") from error
+    expected = (key.count, key.grid**2, channels)
+    if array.shape != expected or array.dtype != _DTYPE:
+        raise UserError(
+            f"{path}: expected float16 {expected}, got {array.dtype} {array.shape}; delete {folder} to make it again"
+        )
+    return Features(key, {name: row for row, name in enumerate(names)}, array)
+
+
+def extract_features(
+    folder: Path, paths: Sequence[Path], encoder: ImageEncoder, console: Console, *, batch: int = BATCH
+) -> Features:
+    """The features of images, from the cache in that folder, or made now and kept there.
+
+    If it is stopped, whatever was done stays in `folder`.partial, and the next call goes on with it.
+
+    Args:
+        folder: the cache; it is made, or has been made of the same encoder, grid and images.
+        paths: image files, of different names; rows are in the order of names.
+        encoder: such as `build_encoder` makes, on the device it is to run on.
+        console: where the progress bar goes.
+        batch: images encoded at a time.
+
+    Raises:
+        UserError: an image cannot be read, the folder holds something else, or the disk is full.
+    """
+    key = cache_key(encoder.name, encoder.grid, paths)
+    if (folder / _SIDECAR).exists():
+        return open_features(folder, key)
+    keep_freed_memory()  # three times as fast with large images on a CPU
+    ordered = sorted(paths, key=lambda path: path.name)
+    partial = folder.with_name(folder.name + ".partial")
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"expected a feature cache at {folder}, found other files; choose another folder")
+        _fill(partial, key, ordered, encoder, console, batch)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the feature cache {partial} ({error.strerror or error}); "
+            "make room or choose another folder, then start again: what is done is kept"
+        ) from error
+    return open_features(folder, key)
+
+
+def _fill(
+    partial: Path, key: CacheKey, paths: Sequence[Path], encoder: ImageEncoder, console: Console, batch: int
+) -> None:
+    """Write what is missing of a cache. Only whole batches count as done, so a resumed cache is like any other."""
+    shape = (key.count, encoder.grid**2, encoder.channels)
+    partial.mkdir(parents=True, exist_ok=True)
+    if (partial / _SIDECAR).exists():
+        _sidecar(partial, key)
+    else:
+        sidecar = asdict(key) | {"channels": encoder.channels, "names": [path.name for path in paths]}
+        written = partial / (_SIDECAR + ".partial")
+        written.write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+        written.replace(partial / _SIDECAR)
+    header = _header(shape)
+    # Written rather than mapped: a full disk is then an error to tell, not a signal that ends the process.
+    with (partial / _ARRAY).open("ab") as file, _progress(console) as progress:
+        if file.tell() < len(header):
+            file.truncate(0)
+            file.write(header)
+        row = _DTYPE.itemsize * shape[1] * shape[2]
+        done = (file.tell() - len(header)) // row
+        done = key.count if done >= key.count else done // batch * batch
+        file.truncate(len(header) + done * row)
+        task = progress.add_task("image features", total=key.count, completed=done)
+        for at in range(done, key.count, batch):
+            images = torch.stack([read_image(path, encoder.resolution) for path in paths[at : at + batch]])
+            features = encoder(images.to(encoder.device)).cpu()
+            file.write(features.numpy().astype(_DTYPE).tobytes())
+            progress.advance(task, len(images))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What an .npy file begins with."""
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"descr": _DTYPE.str, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def _sidecar(folder: Path, key: CacheKey) -> tuple[list[str], int]:
+    """Names of the images in order, and channels, of a cache that was made of `key`."""
+    path = folder / _SIDECAR
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        made_of = CacheKey(**{name: content[name] for name in ("encoder", "grid", "images", "count")})
+        names, channels = [str(name) for name in content["names"]], int(content["channels"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: expected what a feature cache was made of, got {type(error).__name__}: {error}; "
+            f"delete {folder} to make it again"
+        ) from error
+    if made_of != key:
+        raise UserError(
+            f"{folder} holds features of {made_of}, expected those of {key}; delete it or choose another folder"
+        )
+    return names, channels
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )

@@ -1,0 +1,214 @@
+"""A captioner from the command line, on images of one coloured square whose captions name its colour."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny import rows, same_bits, weights
+
+pytest.importorskip("PIL", reason="images need the captions extra")
+pytest.importorskip("sacrebleu", reason="scores need the captions extra")
+
+from PIL import Image
+from torch import Tensor, nn
+
+from wsram import caption_report
+from wsram.cli import main
+from wsram.models.encoder import Encoder
+from wsram.runs import Run
+from wsram.tasks import captions as task
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+COUNTS = {"train": 48, "dev": 12, "test": 8}
+GRID, SIDE = 7, 14
+
+
+def encoder(name: str = "efficientnet-lite2", grid: int = GRID) -> Encoder:
+    """Means over the cells, under the name of the default encoder, which these tests need not load."""
+    return Encoder(name, Means(), grid=grid, channels=3, resolution=SIDE, mean=(0, 0, 0), std=(255.0, 255.0, 255.0))
+
+
+class Means(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(images, SIDE // GRID)
+
+
+@pytest.fixture(autouse=True)
+def _small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (task, caption_report):
+        monkeypatch.setattr(module, "build_encoder", encoder)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in Flickr8k's layout."""
+    root = tmp_path_factory.mktemp("world")
+    (root / "Flicker8k_Dataset").mkdir()
+    (root / "Flickr8k_text").mkdir()
+    lines, n = [], 0
+    for split, count in COUNTS.items():
+        names = []
+        for _ in range(count):
+            word, colour = list(COLOURS.items())[n % 4]
+            image = Image.new("RGB", (SIDE, SIDE))
+            left, top = 2 * (n % 4), 2 * (n // 4 % 4)  # a quarter of the cells or so
+            image.paste(colour, (left, top, left + 8, top + 8))
+            names.append(f"{n}.png")
+            image.save(root / "Flicker8k_Dataset" / names[-1])
+            lines += [f"{n}.png#0\tA {word} square .", f"{n}.png#1\tHere is a {word} square !"]
+            n += 1
+        (root / "Flickr8k_text" / f"Flickr_8k.{split}Images.txt").write_text("\n".join(names) + "\n")
+    (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text("\n".join(lines) + "\nabsent.png#0\tNothing .\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def features(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("features") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "build_encoder", encoder)
+        main(["features", "--captions", str(world), "--features", str(folder)])
+    return folder
+
+
+def words(world: Path, features: Path, *more: str, steps: int = 8) -> list[str]:
+    small = "--embedding 16 --units 24 --attention-units 12 --dropout 0.1 --min-count 2 --samples 3 --batch 16"
+    timing = f"--steps {steps} --warmup 2 --evaluate-every 4 --learning-rate 0.01 --precision no"
+    return [
+        *("train-captions", "--captions", str(world), "--features", str(features)),
+        *small.split(),
+        *timing.split(),
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(world: Path, features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run long enough to learn the colours."""
+    folder = tmp_path_factory.mktemp("runs") / "learned"
+    main(words(world, features, "--run", str(folder), "--patience", "0", steps=240))
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *given: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(list(given))
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("wsram: ") and said.count("\n") == 1
+    return said
+
+
+def flowing(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def test_flaws_of_the_data_are_told(world: Path, features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["features", "--captions", str(world), "--features", str(features)])
+    said = flowing(capsys.readouterr().out)
+    assert "absent.png" in said and "68 images, 49 cells of 3 channels" in said
+
+
+def test_it_learns_to_name_what_it_looks_at(run: Path) -> None:
+    first, *_, last = [row for row in rows(run) if "nll_word" in row]
+    assert last["nll_word"] < first["nll_word"] / 2
+    assert last["bleu1_greedy"] > 95  # 75 without the colour; captions of three words have no BLEU-4
+    assert last["attention_entropy"] < first["attention_entropy"]
+    assert last["nll_word"] <= last["bound_word"] + 1e-6  # Jensen
+
+
+def test_its_run_is_a_folder(run: Path) -> None:
+    for name in ("config.json", "provenance.json", "metrics.jsonl", "vocabulary.json", "training.png", "checkpoints"):
+        assert (run / name).exists(), name
+    assert not (run / "best").exists()  # no patience was asked for
+    assert json.loads((run / "config.json").read_text())["task"] == "captions"
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_evaluation_names_protocols_and_ways(run: Path, capsys: pytest.CaptureFixture[str], split: str) -> None:
+    main(["evaluate", str(run), "--samples", "4", "--beam", "2", *(["--test"] if split == "test" else [])])
+    said = flowing(capsys.readouterr().out)
+    for part in ("papers", "with-penalty", "coco", "greedy", "beam 2", f"{COUNTS[split]} images of {split}"):
+        assert part in said
+    found = json.loads((run / f"evaluation-{split}.json").read_text())
+    assert found["set"] == split and found["images"] == COUNTS[split] and found["samples"] == 4
+    for way in ("greedy", "beam_2"):
+        for protocol in ("papers", "with-penalty", "coco"):
+            assert all(0 <= value < 100.001 for value in found[way][protocol]["bleu"])
+            assert "version" in found[way][protocol]["signature"]
+    if split == "dev":  # training measured the same
+        last = [row for row in rows(run) if "nll_word" in row][-1]
+        assert found["greedy"]["papers"]["bleu"][3] == pytest.approx(last["bleu4_greedy"], abs=1e-9)
+
+
+def test_a_caption_and_its_picture(run: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [world / "Flicker8k_Dataset" / f"{n}.png" for n in (48, 49)]
+    main(["caption", *map(str, images), "--run", str(run), "--pictures", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "red" in said and "green" in said
+    for n in (48, 49):
+        assert (tmp_path / f"{n}.png").read_bytes().startswith(b"\x89PNG")
+
+
+KINDS = {
+    "wake-sleep, inference network": [],
+    "wake-sleep, policy": ["--proposal", "policy"],
+    "variational": ["--recipe", "captions-variational"],
+    "soft": ["--recipe", "captions-soft", "--samples", "1"],
+    "everything on": ["--temperature", "1.5", "--entropy", "0.1", "--coverage", "0.1", "--no-control-variates"],
+}
+
+
+@pytest.mark.parametrize("more", KINDS.values(), ids=KINDS)
+def test_resumed_is_as_if_never_stopped(world: Path, features: Path, tmp_path: Path, more: list[str]) -> None:
+    """Dropout too: it is drawn anew for every update, from the update's own seed."""
+    main(words(world, features, *more, "--run", str(tmp_path / "whole")))
+    with pytest.MonkeyPatch.context() as patch:
+        save, saved = Run.save_checkpoint, []
+
+        def once(self: Run[Any], *given: Any) -> Path:
+            saved.append(save(self, *given))
+            raise KeyboardInterrupt
+
+        patch.setattr(Run, "save_checkpoint", once)
+        with pytest.raises(SystemExit):
+            main(words(world, features, *more, "--run", str(tmp_path / "parts")))
+    main(["train-captions", "--resume", str(tmp_path / "parts")])
+    assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+def test_patience_keeps_the_best_and_stops(world: Path, features: Path, tmp_path: Path) -> None:
+    """A rate far too high: the first evaluations are the best there are."""
+    main(words(world, features, "--run", str(tmp_path), "--patience", "2", "--learning-rate", "3", steps=400))
+    evaluated = [row for row in rows(tmp_path) if "nll_word" in row]
+    best = min(evaluated, key=lambda row: row["nll_word"])
+    assert evaluated[-1]["step"] < 400 and len(evaluated) == evaluated.index(best) + 3
+    assert json.loads((tmp_path / "best" / "state.json").read_text())["step"] == best["step"]
+    before = rows(tmp_path)
+    main(["train-captions", "--resume", str(tmp_path)])  # it has stopped, and stays so
+    assert rows(tmp_path) == before
+
+
+def test_mistakes_end_in_one_line(
+    world: Path, features: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = words(world, features, "--run", str(tmp_path / "run"))
+    assert "--captions" in refused(capsys, "features")
+    assert "feature cache" in refused(capsys, *given, "--features", str(tmp_path / "none"))
+    assert "soft attention" in refused(capsys, *given, "--attention", "soft")
+    assert "choose another folder" in refused(capsys, *given, "--encoder", "efficientnet-lite0")
+    assert "unknown recipe" in refused(capsys, *given, "--recipe", "cake")
+    assert not (tmp_path / "run").exists()
+    assert "at least 1 sample" in refused(capsys, "evaluate", str(run), "--samples", "0")
+    assert "beam" in refused(capsys, "evaluate", str(run), "--beam", "0")
+    (tmp_path / "text.jpg").write_text("no image")
+    assert "text.jpg" in refused(capsys, "caption", str(tmp_path / "text.jpg"), "--run", str(run))
+    assert "holds no run" in refused(capsys, "caption", str(tmp_path / "text.jpg"), "--run", str(tmp_path))
+    assert "train --resume" not in refused(capsys, *words(world, features, "--run", str(run)))
+    assert "expected one of digits" in refused(capsys, "train", "--resume", str(run))

@@ -1,0 +1,227 @@
+"""The captioner: what can reach what, that scores and captions are the model's own, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wsram.data.vocabulary import END, PAD, START, UNKNOWN
+from wsram.errors import UserError
+from wsram.estimators import wake_sleep
+from wsram.models.captioner import AttentionCaptioner, CaptionDecoder, CaptionInference
+
+WORDS, CHANNELS, CELLS = 9, 6, 4
+
+
+def captioner(inference: bool = True, **changes: Any) -> AttentionCaptioner:
+    torch.manual_seed(0)
+    sizes = dict(embedding=5, units=7, attention_units=6, dropout=0.0)
+    decoder = CaptionDecoder(channels=CHANNELS, words=WORDS, **(sizes | changes))
+    teacher = CaptionInference(channels=CHANNELS, words=WORDS, units=7, hidden=4) if inference else None
+    if teacher is not None:
+        nn.init.normal_(teacher.correct.weight)  # as if it had learned something
+    with torch.no_grad():
+        decoder.energy.weight.mul_(6)  # opinions
+        decoder.say.weight.mul_(4)
+    return AttentionCaptioner(decoder, teacher).double()
+
+
+def images(batch: int = 3) -> Tensor:
+    return torch.randn(batch, CELLS, CHANNELS, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+
+TOKENS = torch.tensor([[4, 5, 6, END], [7, END, PAD, PAD], [8, 4, END, PAD]])
+
+
+def rolled(model: AttentionCaptioner, samples: int = 5, tokens: Tensor = TOKENS, seed: int = 0) -> Any:
+    return model(images(len(tokens)), tokens, samples=samples, generator=torch.Generator().manual_seed(seed))
+
+
+def score(model: AttentionCaptioner, features: Tensor, tokens: list[int], cells: list[int]) -> tuple[Tensor, Tensor]:
+    """log p(y|a) and log p(a) of one caption of one image (cells, channels), word after word."""
+    decoder = model.decoder
+    memory = decoder.memory(features.unsqueeze(0))
+    state, last = decoder.start(memory), START
+    log_y, log_a = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for word, cell in zip(tokens, cells, strict=True):
+        log_a = log_a + decoder.attend(memory, state.h).log_prob(torch.tensor([cell]))[0]
+        embedded = decoder.embed(torch.tensor([last]))
+        context = memory.cells[:, cell]
+        state = decoder.advance(embedded, context, state)
+        log_y = log_y + decoder.log_words(embedded, context, state.h)[0, word]
+        last = word
+    return log_y, log_a
+
+
+def untouched(value: Tensor, module: nn.Module) -> bool:
+    return all(
+        g is None for g in torch.autograd.grad(value, list(module.parameters()), retain_graph=True, allow_unused=True)
+    )
+
+
+def test_a_rollout_is_scored_word_by_word() -> None:
+    model = captioner()
+    rollout = rolled(model)
+    assert rollout.log_p_y.shape == (5, 3) and rollout.log_p_glimpses.shape == (5, 3, 4)
+    for m, b in itertools.product(range(5), range(3)):
+        length = int((TOKENS[b] != PAD).sum())
+        cells = rollout.action.cells[m, b, :length].tolist()
+        log_y, log_a = score(model, images()[b], TOKENS[b, :length].tolist(), cells)
+        torch.testing.assert_close(rollout.log_p_y[m, b], log_y)
+        torch.testing.assert_close(rollout.log_p_a[m, b], log_a)
+
+
+def test_nothing_after_the_end_counts() -> None:
+    rollout = rolled(captioner())
+    after = (TOKENS == PAD).expand(5, -1, -1)
+    assert not bool(rollout.log_p_glimpses[after].any()) and not bool(rollout.log_q_glimpses[after].any())
+    assert torch.equal(rollout.action.real, (TOKENS != PAD).double())
+    # However much padding there is: the policy alone draws the same, and scores the same.
+    model = captioner(inference=False)
+    longer = torch.cat([TOKENS, torch.full((3, 2), PAD)], 1)
+    one, two = (rolled(model, tokens=t) for t in (TOKENS, longer))
+    torch.testing.assert_close(one.log_p_y, two.log_p_y)
+    torch.testing.assert_close(one.log_p_a, two.log_p_a)
+
+
+def test_each_network_is_taught_by_its_own_loss() -> None:
+    model = captioner()
+    assert model.inference is not None
+    rollout = rolled(model)
+    for value in (rollout.log_p_y.sum(), rollout.log_p_a.sum()):
+        assert untouched(value, model.inference) and not untouched(value, model.decoder)
+    assert untouched(rollout.log_q_a.sum(), model.decoder) and not untouched(rollout.log_q_a.sum(), model.inference)
+    estimate = wake_sleep(rollout.log_p_y, rollout.log_p_a, rollout.log_q_a)
+    assert untouched(estimate.prediction_loss + estimate.policy_loss, model.inference)
+    assert untouched(estimate.proposal_loss, model.decoder)
+    assert untouched(estimate.policy_loss, model.decoder.say)
+
+
+def test_the_caption_reaches_its_probability_through_the_cells_alone() -> None:
+    """p(a_1) does not know the caption; q(a_1) does."""
+    model = captioner()
+    other = TOKENS.clone()
+    other[:, 0] = 5
+    one, two = (rolled(model, tokens=t) for t in (TOKENS, other))
+    torch.testing.assert_close(one.policy.logits[:, :, 0], two.policy.logits[:, :, 0])
+    first = [model.inference.captions(t)[:, 0] for t in (TOKENS, other)]  # type: ignore[union-attr]
+    assert not torch.allclose(*first)
+
+
+def test_at_first_the_proposal_is_the_policy() -> None:
+    model = captioner()
+    assert model.inference is not None
+    nn.init.zeros_(model.inference.correct.weight)
+    rollout = rolled(model)
+    torch.testing.assert_close(rollout.log_q_glimpses, rollout.log_p_glimpses)
+
+
+def test_the_evidence_is_the_sum_over_all_cells() -> None:
+    """Importance sampling against enumeration: a caption of two tokens has CELLS² sequences."""
+    model, tokens = captioner(), torch.tensor([[5, END]])
+    with torch.no_grad():
+        each = [sum(score(model, images(1)[0], [5, END], list(c))) for c in itertools.product(range(CELLS), repeat=2)]
+        exact = torch.logsumexp(torch.stack(each), 0)
+        rollout = rolled(model, samples=40_000, tokens=tokens)
+        weights = rollout.log_p_y + rollout.log_p_a - rollout.log_q_a
+    found = torch.logsumexp(weights, 0) - torch.tensor(40_000.0).log()
+    error = float(weights.exp().std() / weights.exp().mean()) / 200
+    assert error < 0.02 and abs(float(found - exact)) < 5 * error
+
+
+def test_soft_attention_takes_no_actions() -> None:
+    model = captioner(inference=False, attention="soft")
+    rollout = rolled(model, samples=1)
+    assert not bool(rollout.log_p_a.any()) and not bool(rollout.log_q_a.any())
+    assert torch.equal(rolled(model, samples=1, seed=9).log_p_y, rollout.log_p_y)
+    assert not untouched(rollout.log_p_y.sum(), model.decoder.energy)  # learned by ordinary gradients
+    assert untouched(rolled(captioner(inference=False), samples=1).log_p_y.sum(), model.decoder.energy)
+
+
+# Captions of its own
+
+
+def probable(model: AttentionCaptioner, features: Tensor, longest: int) -> tuple[float, tuple[int, ...]]:
+    """The most probable caption of at most `longest` words at the most probable cells, by trying them all."""
+    decoder = model.decoder
+    memory = decoder.memory(features.unsqueeze(0))
+    best: tuple[float, tuple[int, ...]] = (-float("inf"), ())
+
+    def grow(said: tuple[int, ...], state: Any, log_p: float) -> None:
+        nonlocal best
+        cell = decoder.attend(memory, state.h).mean_action()
+        embedded = decoder.embed(torch.tensor([said[-1] if said else START]))
+        context = decoder.context(memory, cell)
+        after = decoder.advance(embedded, context, state)
+        words = decoder.log_words(embedded, context, after.h)[0]
+        best = max(best, (log_p + float(words[END]), (*said, END)))
+        if len(said) < longest:
+            for word in range(UNKNOWN + 1, WORDS):
+                grow((*said, word), after, log_p + float(words[word]))
+
+    with torch.no_grad():
+        grow((), decoder.start(memory), 0.0)
+    return best
+
+
+def test_a_wide_beam_finds_the_most_probable_caption() -> None:
+    model = captioner()
+    spoken = model.speak(images(), beam=200, longest=3)
+    for b in range(3):
+        log_p, said = probable(model, images()[b], 3)
+        found = [int(t) for t in spoken.tokens[b] if t != PAD]
+        assert found == list(said) and float(spoken.log_p[b]) == pytest.approx(log_p, rel=1e-4)
+
+
+def test_a_wider_beam_is_no_worse_and_one_is_greedy() -> None:
+    model = captioner()
+    one, many = (model.speak(images(8), beam=beam, longest=6) for beam in (1, 12))
+    assert bool((many.log_p >= one.log_p - 1e-5).all())
+    for b in range(8):
+        said = [int(t) for t in one.tokens[b] if t != PAD]
+        log_y, _ = score(model, images(8)[b], said, one.cells[b, : len(said)].tolist())
+        assert log_y.item() == pytest.approx(float(one.log_p[b]), rel=1e-4)
+        assert not {PAD, START, UNKNOWN} & set(said) and said[-1] == END and len(said) <= 7
+
+
+def test_what_an_image_is_called_does_not_depend_on_the_others() -> None:
+    model = captioner()
+    together = model.speak(images(6), beam=3, longest=5)
+    for b in range(6):
+        alone = model.speak(images(6)[b : b + 1], beam=3, longest=5)
+        length = alone.tokens.shape[1]
+        assert torch.equal(together.tokens[b, :length], alone.tokens[0]) or bool(
+            (together.log_p[b] - alone.log_p[0]).abs() < 1e-6
+        )
+
+
+# What is refused
+
+BAD = {
+    "no channels": dict(channels=0),
+    "no words": dict(words=4),
+    "no units": dict(units=0),
+    "all dropped": dict(dropout=1.0),
+    "unknown attention": dict(attention="loud"),
+}
+
+
+@pytest.mark.parametrize("changes", BAD.values(), ids=BAD)
+def test_decoders_that_cannot_be(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        CaptionDecoder(**(dict(channels=CHANNELS, words=WORDS) | changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_requests_that_cannot_be() -> None:
+    model = captioner()
+    with pytest.raises(UserError, match="samples must be at least 1, got 0"):
+        rolled(model, samples=0)
+    with pytest.raises(UserError, match="beam"):
+        model.speak(images(), beam=0)
+    with pytest.raises(UserError, match="could propose"):
+        AttentionCaptioner(captioner(inference=False, attention="soft").decoder, captioner().inference)
