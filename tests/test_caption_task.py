@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from wsram import caption_report
 from wsram.cli import main
 from wsram.models.encoder import Encoder
+from wsram.results import BEGIN, END
 from wsram.runs import Run
 from wsram.tasks import captions as task
 
@@ -144,6 +145,20 @@ def test_evaluation_names_protocols_and_ways(run: Path, capsys: pytest.CaptureFi
     if split == "dev":  # training measured the same
         last = [row for row in rows(run) if "nll_word" in row][-1]
         assert found["greedy"]["papers"]["bleu"][3] == pytest.approx(last["bleu4_greedy"], abs=1e-9)
+
+
+def test_its_results_are_made_from_files(run: Path, tmp_path: Path) -> None:
+    main(["evaluate", str(run), "--samples", "4", "--beam", "2", "--test"])
+    page, summary, folder = tmp_path / "results.md", tmp_path / "README.md", tmp_path / "results"
+    for path in (page, summary):
+        path.write_text(f"{BEGIN}{END}")
+    main(["results", "--add", str(run), "--folder", str(folder), "--page", str(page), "--summary", str(summary)])
+    found = json.loads((run / "evaluation-test.json").read_text())
+    scores = found["beam_2"]["papers"]["bleu"]
+    assert " / ".join(f"{value:.1f}" for value in scores) in summary.read_text()
+    for value in scores:
+        assert f"{value:.1f}" in page.read_text()
+    assert found["greedy"]["coco"]["signature"] in page.read_text()
 
 
 def test_a_caption_and_its_picture(run: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

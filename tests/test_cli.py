@@ -133,8 +133,13 @@ def test_results_are_made_from_files(run: Path, tmp_path: Path, capsys: pytest.C
     main(["diagnose", str(run), "--draws", "2", "--batch", "8"])
     page, folder = tmp_path / "results.md", tmp_path / "results"
     page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
-    words = ["results", "--add", str(run), "--folder", str(folder), "--page", str(page)]
+    summary = tmp_path / "README.md"
+    summary.write_text(f"{BEGIN}{END}")
+    main(["evaluate", str(run), "--samples", "2", "--test"])
+    words = ["results", "--add", str(run), "--folder", str(folder), "--page", str(page), "--summary", str(summary)]
     main(words)
+    tested = json.loads((run / "evaluation-test.json").read_text())
+    assert f"{tested['error_mean_action']:.2%} test error" in summary.read_text()
     made = page.read_text()
     assert made.startswith("before\n") and made.endswith("after\n") and "old" not in made
     found = json.loads((run / "evaluation-held-out.json").read_text())
@@ -236,7 +241,7 @@ def test_no_votes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_page_without_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.md").write_text("nothing here\n")
     assert "two lines" in refused(capsys, "results", "--page", str(tmp_path / "page.md"))
-    assert "--page" in refused(capsys, "results", "--page", str(tmp_path / "absent.md"))
+    assert "must exist" in refused(capsys, "results", "--page", str(tmp_path / "absent.md"))
 
 
 def test_a_benchmark_of_nothing_or_to_nowhere(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,6 +134,8 @@ class Results:
     """Where published runs are kept."""
     page: Path = Path("docs/results.md")
     """The page whose marked part is made anew."""
+    summary: Path | None = None
+    """A page whose marked part becomes one row for each run: the README, say."""
 
 
 def _new_run_folder(name: str) -> Path:
@@ -230,12 +232,15 @@ def _benchmark(args: Benchmark, console: Console) -> None:
 
 
 def _results(args: Results, console: Console) -> None:
-    from wsram.results import add_run, write_page
+    from wsram.results import add_run, write_page, write_summary
 
     for run in args.add:
         console.print(f"Published: {add_run(run, args.folder)}")
     write_page(args.page, args.folder)
     console.print(f"Page: {args.page}")
+    if args.summary is not None:
+        write_summary(args.summary, args.folder)
+        console.print(f"Summary: {args.summary}")
 
 
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any, Console], None]]] = {

@@ -1,7 +1,8 @@
-"""The results page: tables made from the files of runs, never typed in.
+"""Published results: tables made from the files of runs, never typed in.
 
-A folder of results holds one folder for each published run, without its checkpoints, and the page that is made from
-them. What a figure needs beside it (command, seed, commit, machine, protocol) is read from the same files.
+A folder of results holds one folder for each published run, without its checkpoints. The results page, and the summary
+in the README, are made from them. What a figure needs beside it (command, seed, commit, machine, protocol) is read from
+the same files.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from wsram.config import TrainConfig
+from wsram.config import CaptionConfig
 from wsram.errors import UserError
-from wsram.runs import Run
+from wsram.runs import open_run
 
 KEPT = (
     "config.json",
     "provenance.json",
     "metrics.jsonl",
     "evaluation-held-out.json",
+    "evaluation-dev.json",
     "evaluation-test.json",
     "diagnosis.json",
     "benchmark.json",
@@ -31,7 +33,7 @@ BEGIN, END = "<!-- made by `wsram results`: begin -->", "<!-- made by `wsram res
 
 def add_run(folder: Path, into: Path) -> Path:
     """Copy what is small enough to keep of a run into a folder of results; `UserError` if there is no run to copy."""
-    Run.open(folder, TrainConfig)
+    open_run(folder)
     target = into / folder.resolve().name
     target.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
@@ -46,16 +48,46 @@ def write_page(page: Path, results: Path) -> None:
     Raises:
         UserError: the page is missing or has no marks.
     """
+    _between_marks(page, "\n\n".join(_section(folder, page.parent) for folder in _published(results)))
+
+
+def write_summary(page: Path, results: Path) -> None:
+    """Write one row for each run in `results` that was measured on a test set into `page`, as `write_page` does.
+
+    Raises:
+        UserError: the page is missing or has no marks.
+    """
+    rows = []
+    for folder in _published(results):
+        found, made = _read(folder / "evaluation-test.json"), _read(folder / "provenance.json")
+        if found and made:
+            figure = (
+                f"{_percent(found['error_mean_action'])} test error, mean action, {found['training_seconds']:.0f} s of "
+                f"training ({made['machine']})"
+                if "error_mean_action" in found
+                else "BLEU-1 to 4 " + " / ".join(f"{value:.1f}" for value in _widest(found)["papers"]["bleu"])
+            )
+            rows.append(f"| `{made['command']}` | {figure} |")
+    _between_marks(page, "\n".join(["| command | figure |", "| --- | --- |", *rows]))
+
+
+def _published(results: Path) -> list[Path]:
+    return sorted(path.parent for path in results.glob("*/config.json"))
+
+
+def _between_marks(page: Path, content: str) -> None:
     if not page.exists() or not (BEGIN in (text := page.read_text()) and END in text):
-        raise UserError(f"{page} must exist and hold the two lines {BEGIN} and {END}; name another with --page")
-    runs = sorted(path.parent for path in results.glob("*/config.json"))
-    tables = "\n\n".join(_section(folder, page.parent) for folder in runs)
+        raise UserError(f"{page} must exist and hold the two lines {BEGIN} and {END}; name another page")
     before, rest = text.split(BEGIN, 1)
-    page.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{rest.split(END, 1)[1]}")
+    page.write_text(f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END, 1)[1]}")
 
 
 def _section(folder: Path, base: Path) -> str:
-    config = Run.open(folder, TrainConfig).config
+    config = open_run(folder).config
+    if isinstance(config, CaptionConfig):
+        data, figures = f"captions on {config.data.encoder}, {config.data.grid}×{config.data.grid} cells", _captions
+    else:
+        data, figures = f"scene {config.data.scene} of {config.data.dataset}", _errors
     made = _read(folder / "provenance.json")
     lines = [f"### {folder.name}", ""]
     if made:
@@ -63,26 +95,10 @@ def _section(folder: Path, base: Path) -> str:
             f"`{made['command']}`",
             "",
             f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
-            f"seed {config.schedule.seed}; scene {config.data.scene} of {config.data.dataset}.",
+            f"seed {config.schedule.seed}; {data}.",
             "",
         ]
-    rows = []
-    for name in ("held-out", "test"):
-        found = _read(folder / f"evaluation-{name}.json")
-        if found:
-            vote = next(key for key in found if key.startswith("error_vote_"))
-            rows.append(
-                f"| {name} | {found['digits']:,} | {found['step']:,} | {found['training_seconds']:.0f} | "
-                f"{_percent(found['error_mean_action'])} | {_percent(found['error_one_sample'])} | "
-                f"{_percent(found[vote])} ({vote.removeprefix('error_vote_')}) |"
-            )
-    if rows:
-        lines += [
-            "| digits | number | updates | seconds of training | mean action | one sample | vote (samples) |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-            *rows,
-            "",
-        ]
+    lines += figures(folder)
     diagnosis = _read(folder / "diagnosis.json")
     if diagnosis:
         lines += _diagnosis(diagnosis)
@@ -95,6 +111,41 @@ def _section(folder: Path, base: Path) -> str:
         if (folder / picture).exists():
             lines += [f"![{picture.removesuffix('.png')} of {folder.name}]({(folder / picture).relative_to(base)})", ""]
     return "\n".join(lines).rstrip()
+
+
+def _errors(folder: Path) -> list[str]:
+    rows = []
+    for name in ("held-out", "test"):
+        found = _read(folder / f"evaluation-{name}.json")
+        if found:
+            vote = next(key for key in found if key.startswith("error_vote_"))
+            rows.append(
+                f"| {name} | {found['digits']:,} | {found['step']:,} | {found['training_seconds']:.0f} | "
+                f"{_percent(found['error_mean_action'])} | {_percent(found['error_one_sample'])} | "
+                f"{_percent(found[vote])} ({vote.removeprefix('error_vote_')}) |"
+            )
+    head = "| digits | number | updates | seconds of training | mean action | one sample | vote (samples) |"
+    return [head, "| --- | --- | --- | --- | --- | --- | --- |", *rows, ""] if rows else []
+
+
+def _captions(folder: Path) -> list[str]:
+    rows = []
+    for name in ("dev", "test"):
+        found = _read(folder / f"evaluation-{name}.json") or {}
+        for way, scores in ((key, value) for key, value in found.items() if isinstance(value, dict)):
+            for protocol, score in scores.items():
+                cells = " | ".join(f"{value:.1f}" for value in score["bleu"])
+                rows.append(
+                    f"| {name} | {way.replace('_', ' ')} | {protocol} | {cells} | {score['length_ratio']:.2f} | "
+                    f"{found['nll_word']:.3f} | `{score['signature']}` |"
+                )
+    head = "| split | captions | protocol | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | length | nats a word | signature |"
+    return [head, "| --- " * 10 + "|", *rows, ""] if rows else []
+
+
+def _widest(found: dict[str, Any]) -> dict[str, Any]:
+    """The scores of the widest beam that was evaluated, which is the last."""
+    return [value for value in found.values() if isinstance(value, dict)][-1]
 
 
 def _diagnosis(rows: list[dict[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wsram.config import CaptionConfig, from_json, to_json
+from wsram.config import CaptionConfig, TrainConfig, from_json, to_json
 from wsram.errors import UserError
 from wsram.provenance import provenance
 
@@ -178,6 +178,11 @@ def task_of(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "digits"
     return str(task)
+
+
+def open_run(folder: Path) -> Run[TrainConfig] | Run[CaptionConfig]:
+    """The run in a folder, whatever it trains; raises as `Run.open` does."""
+    return Run.open(folder, CaptionConfig) if task_of(folder) == "captions" else Run.open(folder, TrainConfig)
 
 
 def load_model(model: nn.Module, checkpoint: Path) -> None:

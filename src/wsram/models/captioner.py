@@ -95,7 +95,8 @@ class CaptionDecoder(nn.Module):
         if attention not in ATTENTIONS:
             raise UserError(f"unknown attention {attention!r}; choose one of {', '.join(ATTENTIONS)}")
         self.attention = attention
-        self.normalize = nn.LayerNorm(channels)
+        # Without weights of its own: what reads the cells has them, and no gradient need flow back to each cell.
+        self.normalize = nn.LayerNorm(channels, elementwise_affine=False)
         self.begin = nn.Linear(channels, 2 * units)
         self.key = nn.Linear(channels, attention_units)
         self.query = nn.Linear(units, attention_units)
@@ -141,7 +142,7 @@ class CaptionDecoder(nn.Module):
 
     def log_words(self, embedded: Tensor, context: Tensor, h: Tensor) -> Tensor:
         """log p(word) (..., words) from the last word's embedding, what was attended to and the state."""
-        read = torch.tanh(embedded + self.read_state(self.dropout(h)) + self.read_cell(context))
+        read = torch.tanh(embedded + self.read_state(h) + self.read_cell(context))
         return F.log_softmax(at_least_float32(self.say(self.dropout(read))), -1)
 
 
@@ -162,7 +163,6 @@ class CaptionInference(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(words, hidden, padding_idx=PAD)
         self.read = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
-        self.normalize = nn.LayerNorm(channels)
         self.key = nn.Linear(channels, hidden)
         self.query = nn.Linear(units + 2 * hidden, hidden)
         self.correct = nn.Linear(hidden, hidden, bias=False)
@@ -249,59 +249,70 @@ class AttentionCaptioner(nn.Module):
         shape = (samples, len(tokens))
         defend = torch.rand(shape, generator=generator, device=features.device) < defensive if defensive else None
         decoder = self.decoder
+        # Longest first: before each word only the captions that have one are worked on, and they come first.
+        lengths = (tokens != PAD).sum(-1)
+        order = lengths.argsort(descending=True)
+        features, sorted_tokens = features[order], tokens[order]
+        going = (lengths.unsqueeze(-1) > torch.arange(tokens.shape[1], device=tokens.device)).sum(0).tolist()
         memory = decoder.memory(features)
         state = State(*(s.expand(samples, *s.shape) for s in decoder.start(memory)))
-        said = torch.cat([tokens.new_full((len(tokens), 1), START), tokens[:, :-1]], 1)
+        said = torch.cat([sorted_tokens.new_full((len(tokens), 1), START), sorted_tokens[:, :-1]], 1)
         embedded = decoder.dropout(decoder.embed(said))
         if self.inference is not None:
-            read = self.inference.captions(tokens)
-            keys = self.inference.key(self.inference.normalize(features))
+            read = self.inference.captions(sorted_tokens)
+            keys = self.inference.key(decoder.normalize(features))
         energies: list[Tensor] = []
         cells: list[Tensor] = []
         log_q: list[Tensor] = []
         contexts: list[Tensor] = []
         outputs: list[Tensor] = []
-        for t in range(tokens.shape[1]):
-            policy = decoder.attend(memory, state.h)
+        for t, n in enumerate(going):
+            state = State(*(s[:, :n] for s in state))
+            looked_at = Memory(*(m[:n] for m in memory))
+            policy = decoder.attend(looked_at, state.h)
             if decoder.attention == "soft":
-                cell, context = policy.mean_action(), decoder.soft_context(memory, policy)
+                cell, context = policy.mean_action(), decoder.soft_context(looked_at, policy)
                 log_q.append(cell.new_zeros(cell.shape, dtype=policy.logits.dtype))
             else:
-                proposal = (
-                    policy.detach() if self.inference is None else self.inference(policy, keys, state.h, read[:, t])
-                )
+                proposal = policy.detach()
+                if self.inference is not None:
+                    proposal = self.inference(policy, keys[:n], state.h, read[:n, t])
                 proposal = proposal.tempered(temperature)
                 cell = proposal.sample(generator)
                 if defend is not None:
-                    cell = torch.where(defend, policy.sample(generator), cell)
-                context = decoder.context(memory, cell)
+                    cell = torch.where(defend[:, :n], policy.sample(generator), cell)
+                context = decoder.context(looked_at, cell)
                 log_q.append(proposal.log_prob(cell))
-            state = decoder.advance(embedded[:, t], context, state)
+            state = decoder.advance(embedded[:n, t], context, state)
             for kept, value in ((energies, policy.logits), (cells, cell), (contexts, context), (outputs, state.h)):
                 kept.append(value)
-        policies, chosen = CellDistribution(torch.stack(energies, -2)), torch.stack(cells, -1)
+
+        back = order.argsort()
+
+        def whole(parts: list[Tensor]) -> Tensor:
+            """Each word's values (samples, captions going on, ...) as (samples, batch, T, ...), 0 after the ends."""
+            padded = [F.pad(part, (0, 0) * (part.ndim - 2) + (0, len(tokens) - part.shape[1])) for part in parts]
+            return torch.stack(padded, 2)[:, back]
+
+        policies, chosen = CellDistribution(whole(energies)), whole(cells)
         real = (tokens != PAD).to(policies.logits.dtype)
         log_p_glimpses = policies.log_prob(chosen) * real
         if decoder.attention == "soft":
             log_p_glimpses = torch.zeros_like(log_p_glimpses)
-        log_q_glimpses = torch.stack(log_q, -1) * real
+        log_q_glimpses = whole(log_q) * real
+        # Only real words are read, one row for each: the vocabulary is large.
+        words = torch.cat([sorted_tokens[:n, t] for t, n in enumerate(going)])
+        before = torch.cat([embedded[:n, t] for t, n in enumerate(going)])
+        log_words = decoder.log_words(before, torch.cat(contexts, 1), torch.cat(outputs, 1))
+        log_p_words = log_words.gather(-1, words.expand(samples, -1).unsqueeze(-1)).squeeze(-1)
         return Rollout(
-            log_p_y_glimpses=self._score(tokens, embedded, torch.stack(contexts, -2), torch.stack(outputs, -2)),
+            log_p_y_glimpses=whole(list(log_p_words.split(going, 1))),
             log_p_glimpses=log_p_glimpses,
             log_q_glimpses=log_q_glimpses,
             action=Attended(chosen, real),
             policy=policies,
             log_proposal_glimpses=defensive_mixture(log_p_glimpses, log_q_glimpses, defensive) if defensive else None,
         )
-
-    def _score(self, tokens: Tensor, embedded: Tensor, context: Tensor, h: Tensor) -> Tensor:
-        """log p of each token (samples, batch, T), 0 for PAD. Only real words are read: the vocabulary is large."""
-        real = tokens != PAD
-        log_words = self.decoder.log_words(embedded[real], context[:, real], h[:, real])
-        index = tokens[real].expand(len(h), -1).unsqueeze(-1)
-        scores = log_words.new_zeros(len(h), *tokens.shape)
-        scores[:, real] = log_words.gather(-1, index).squeeze(-1)
-        return scores
 
     @torch.no_grad()
     def speak(self, features: Tensor, *, beam: int = 1, longest: int = 20) -> Spoken:
