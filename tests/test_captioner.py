@@ -26,7 +26,7 @@ def captioner(inference: bool = True, **changes: Any) -> AttentionCaptioner:
     if teacher is not None:
         nn.init.normal_(teacher.correct.weight)  # as if it had learned something
     with torch.no_grad():
-        decoder.energy.weight.mul_(6)  # opinions
+        decoder.query.weight.mul_(6)  # opinions
         decoder.say.weight.mul_(4)
     return AttentionCaptioner(decoder, teacher).double()
 
@@ -52,7 +52,7 @@ def score(model: AttentionCaptioner, features: Tensor, tokens: list[int], cells:
         log_a = log_a + decoder.attend(memory, state.h).log_prob(torch.tensor([cell]))[0]
         embedded = decoder.embed(torch.tensor([last]))
         context = memory.cells[:, cell]
-        state = decoder.advance(embedded, context, state)
+        state = decoder.advance(decoder.gates_of_word(embedded), context, state)
         log_y = log_y + decoder.log_words(embedded, context, state.h)[0, word]
         last = word
     return log_y, log_a
@@ -179,8 +179,8 @@ def test_soft_attention_takes_no_actions() -> None:
     rollout = rolled(model, samples=1)
     assert not bool(rollout.log_p_a.any()) and not bool(rollout.log_q_a.any())
     assert torch.equal(rolled(model, samples=1, seed=9).log_p_y, rollout.log_p_y)
-    assert not untouched(rollout.log_p_y.sum(), model.decoder.energy)  # learned by ordinary gradients
-    assert untouched(rolled(captioner(inference=False), samples=1).log_p_y.sum(), model.decoder.energy)
+    assert not untouched(rollout.log_p_y.sum(), model.decoder.query)  # learned by ordinary gradients
+    assert untouched(rolled(captioner(inference=False), samples=1).log_p_y.sum(), model.decoder.query)
 
 
 # Captions of its own
@@ -197,7 +197,7 @@ def probable(model: AttentionCaptioner, features: Tensor, longest: int) -> tuple
         cell = decoder.attend(memory, state.h).mean_action()
         embedded = decoder.embed(torch.tensor([said[-1] if said else START]))
         context = decoder.context(memory, cell)
-        after = decoder.advance(embedded, context, state)
+        after = decoder.advance(decoder.gates_of_word(embedded), context, state)
         words = decoder.log_words(embedded, context, after.h)[0]
         best = max(best, (log_p + float(words[END]), (*said, END)))
         if len(said) < longest:

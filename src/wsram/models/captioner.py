@@ -100,14 +100,18 @@ class CaptionDecoder(nn.Module):
         self.begin = nn.Linear(channels, 2 * units)
         self.key = nn.Linear(channels, attention_units)
         self.query = nn.Linear(units, attention_units)
-        self.energy = nn.Linear(attention_units, 1, bias=False)
         self.embed = nn.Embedding(words, embedding, padding_idx=PAD)
-        self.cell = nn.LSTMCell(embedding + channels, units)
+        # A long short-term memory whose gates read words and, together, cells and state: a caption's words are known
+        # beforehand when it is scored, so what they add is one product for all of them.
+        self.gates_of_word = nn.Linear(embedding, 4 * units)
+        self.gates_of_rest = nn.Linear(channels + units, 4 * units, bias=False)
         self.read_state = nn.Linear(units, embedding)
         self.read_cell = nn.Linear(channels, embedding)
         self.say = nn.Linear(embedding, words)
         self.dropout = nn.Dropout(dropout)
-        nn.init.normal_(self.embed.weight, std=0.1)
+        with torch.no_grad():
+            nn.init.normal_(self.embed.weight, std=0.1)
+            self.gates_of_word.bias[units : 2 * units].fill_(1.0)  # to remember is where it begins
 
     def memory(self, features: Tensor) -> Memory:
         """What is computed once for images with features (batch, cells, channels)."""
@@ -120,9 +124,13 @@ class CaptionDecoder(nn.Module):
         return State(h, c)
 
     def attend(self, memory: Memory, h: Tensor) -> CellDistribution:
-        """Where to look next from outputs h (..., batch, units): a distribution over cells, batched (..., batch)."""
-        energy = self.energy(torch.tanh(memory.keys + self.query(h).unsqueeze(-2)))
-        return CellDistribution(at_least_float32(energy.squeeze(-1)))
+        """Where to look next from outputs h (..., batch, units): a distribution over cells, batched (..., batch).
+
+        Scaled products of keys and query, where Xu et al. have a hidden layer for each cell: as good on words (Luong et
+        al. 2015), and without a row of units for every sample, caption, word and cell.
+        """
+        energy = torch.einsum("...bk,blk->...bl", self.query(h), memory.keys) / memory.keys.shape[-1] ** 0.5
+        return CellDistribution(at_least_float32(energy))
 
     def context(self, memory: Memory, cell: Tensor) -> Tensor:
         """Features (..., batch, channels) of the cells (..., batch) attended to."""
@@ -133,12 +141,12 @@ class CaptionDecoder(nn.Module):
         """The expected features (..., batch, channels)."""
         return torch.einsum("...bl,blc->...bc", policy.probabilities().to(memory.cells.dtype), memory.cells)
 
-    def advance(self, embedded: Tensor, context: Tensor, state: State) -> State:
-        """The state after the last word's embedding (..., embedding) and what was attended to (..., channels)."""
-        lead = context.shape[:-1]
-        inputs = torch.cat([embedded.expand(*lead, -1), context], -1).flatten(0, -2)
-        h, c = self.cell(inputs, tuple(s.expand(*lead, -1).flatten(0, -2) for s in state))
-        return State(h.unflatten(0, lead), c.unflatten(0, lead))
+    def advance(self, gates: Tensor, context: Tensor, state: State) -> State:
+        """The state after a word, as `gates_of_word` reads it, and what was attended to (..., channels)."""
+        rest = self.gates_of_rest(torch.cat([context, state.h], -1))
+        keep_in, forget, keep_out, new = (gates + rest).split(state.c.shape[-1], -1)
+        c = forget.sigmoid() * state.c + keep_in.sigmoid() * new.tanh()
+        return State(keep_out.sigmoid() * c.tanh(), c)
 
     def log_words(self, embedded: Tensor, context: Tensor, h: Tensor) -> Tensor:
         """log p(word) (..., words) from the last word's embedding, what was attended to and the state."""
@@ -253,13 +261,16 @@ class AttentionCaptioner(nn.Module):
         lengths = (tokens != PAD).sum(-1)
         order = lengths.argsort(descending=True)
         features, sorted_tokens = features[order], tokens[order]
-        going = (lengths.unsqueeze(-1) > torch.arange(tokens.shape[1], device=tokens.device)).sum(0).tolist()
+        # (T, batch): a value for each of these, one after the other, is packed; split by `going`, it is one word's.
+        going_on = lengths[order] > torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(-1)
+        going = going_on.sum(-1).tolist()
         memory = decoder.memory(features)
         state = State(*(s.expand(samples, *s.shape) for s in decoder.start(memory)))
         said = torch.cat([sorted_tokens.new_full((len(tokens), 1), START), sorted_tokens[:, :-1]], 1)
-        embedded = decoder.dropout(decoder.embed(said))
+        embedded = decoder.dropout(decoder.embed(said.T[going_on]))
+        gates = decoder.gates_of_word(embedded).split(going)
         if self.inference is not None:
-            read = self.inference.captions(sorted_tokens)
+            read = self.inference.captions(sorted_tokens).transpose(0, 1)[going_on].split(going)
             keys = self.inference.key(decoder.normalize(features))
         energies: list[Tensor] = []
         cells: list[Tensor] = []
@@ -276,14 +287,14 @@ class AttentionCaptioner(nn.Module):
             else:
                 proposal = policy.detach()
                 if self.inference is not None:
-                    proposal = self.inference(policy, keys[:n], state.h, read[:n, t])
+                    proposal = self.inference(policy, keys[:n], state.h, read[t])
                 proposal = proposal.tempered(temperature)
                 cell = proposal.sample(generator)
                 if defend is not None:
                     cell = torch.where(defend[:, :n], policy.sample(generator), cell)
                 context = decoder.context(looked_at, cell)
                 log_q.append(proposal.log_prob(cell))
-            state = decoder.advance(embedded[:n, t], context, state)
+            state = decoder.advance(gates[t], context, state)
             for kept, value in ((energies, policy.logits), (cells, cell), (contexts, context), (outputs, state.h)):
                 kept.append(value)
 
@@ -301,9 +312,8 @@ class AttentionCaptioner(nn.Module):
             log_p_glimpses = torch.zeros_like(log_p_glimpses)
         log_q_glimpses = whole(log_q) * real
         # Only real words are read, one row for each: the vocabulary is large.
-        words = torch.cat([sorted_tokens[:n, t] for t, n in enumerate(going)])
-        before = torch.cat([embedded[:n, t] for t, n in enumerate(going)])
-        log_words = decoder.log_words(before, torch.cat(contexts, 1), torch.cat(outputs, 1))
+        words = sorted_tokens.T[going_on]
+        log_words = decoder.log_words(embedded, torch.cat(contexts, 1), torch.cat(outputs, 1))
         log_p_words = log_words.gather(-1, words.expand(samples, -1).unsqueeze(-1)).squeeze(-1)
         return Rollout(
             log_p_y_glimpses=whole(list(log_p_words.split(going, 1))),
@@ -345,7 +355,7 @@ class AttentionCaptioner(nn.Module):
             soft = decoder.attention == "soft"
             context = decoder.soft_context(memory, policy) if soft else decoder.context(memory, cell)
             embedded = decoder.embed(words)
-            state = decoder.advance(embedded, context, state)
+            state = decoder.advance(decoder.gates_of_word(embedded), context, state)
             log_p = decoder.log_words(embedded, context, state.h)
             log_p[..., [PAD, START, UNKNOWN]] = -torch.inf
             if tokens.shape[-1] == longest:  # no room for another word
