@@ -90,7 +90,7 @@ def test_a_word_is_what_the_cell_before_it_earned() -> None:
 def test_credit_lowers_the_variance_of_where_to_look(name: str) -> None:
     model = captioner(inference=False)
     tokens = torch.randint(END + 1, WORDS, (16, 6), generator=torch.Generator().manual_seed(2))
-    groups = {"policy": [*model.decoder.energy.parameters()]}
+    groups = {"policy": [*model.decoder.query.parameters()]}
 
     def variance(of: str) -> float:
         def draw(n: int) -> Tensor:
