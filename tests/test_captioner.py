@@ -97,7 +97,7 @@ def test_credit_lowers_the_variance_of_where_to_look(name: str) -> None:
             rollout = rolled(model, tokens=tokens, seed=n)
             return ESTIMATORS[of](rollout.log_p_y_glimpses, rollout.log_p_glimpses, rollout.log_q_glimpses).policy_loss
 
-        return gradient_variance(draw, groups, 60)["policy"]["variance"]
+        return gradient_variance(draw, groups, 200)["policy"]["variance"]
 
     assert variance(f"{name}-credit") < 0.8 * variance(name)
 
