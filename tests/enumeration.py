@@ -24,17 +24,29 @@ CLASSES = 3
 LABEL = 0
 
 
-def log_sequences(logits: Tensor) -> Tensor:
-    """(4,) log-probabilities of the sequences: two logits for a_1, then two for a_2 after each a_1."""
-    first = torch.log_softmax(logits[:ACTIONS], -1)
+def action_steps(logits: Tensor) -> Tensor:
+    """(4, 2) log-probability of each of a sequence's actions: two logits for a_1, then two for a_2 after each a_1."""
+    first = torch.log_softmax(logits[:ACTIONS], -1).unsqueeze(-1).expand(ACTIONS, ACTIONS)
     second = torch.log_softmax(logits[ACTIONS:].view(ACTIONS, ACTIONS), -1)
-    return (first.unsqueeze(-1) + second).flatten()
+    return torch.stack([first, second], -1).flatten(0, 1)
+
+
+def log_sequences(logits: Tensor) -> Tensor:
+    """(4,) log-probabilities of the sequences."""
+    return action_steps(logits).sum(-1)
+
+
+def label_steps(theta_y: Tensor) -> Tensor:
+    """(4, 2) what each glimpse adds to the label's log-probability: it brings evidence for every class."""
+    first, second = theta_y.view(2, ACTIONS, CLASSES)
+    after_one = torch.log_softmax(first, -1)[..., LABEL].unsqueeze(-1).expand(ACTIONS, ACTIONS)
+    after_two = torch.log_softmax(first.unsqueeze(1) + second.unsqueeze(0), -1)[..., LABEL]
+    return torch.stack([after_one, after_two - after_one], -1).flatten(0, 1)
 
 
 def log_label(theta_y: Tensor) -> Tensor:
-    """(4,) log p(y|a) of the label: each glimpse adds its evidence for every class."""
-    first, second = theta_y.view(2, ACTIONS, CLASSES)
-    return torch.log_softmax(first.unsqueeze(1) + second.unsqueeze(0), -1)[..., LABEL].flatten()
+    """(4,) log p(y|a) of the label."""
+    return label_steps(theta_y).sum(-1)
 
 
 class Tables(NamedTuple):
@@ -71,6 +83,18 @@ class World:
         """Each log-probability's gradient in its own parameters, (4, parameters); no columns for an absent η."""
         q = torch.zeros(SEQUENCES, 0, dtype=torch.float64) if self.eta is None else jacobian(log_sequences, self.eta)
         return Tables(jacobian(log_label, self.theta_y), jacobian(log_sequences, self.theta_p), q)
+
+    @cached_property
+    def step_tables(self) -> Tables:
+        """The three log-probabilities (4, 2) of every sequence by step, without a gradient."""
+        eta = self.theta_p if self.eta is None else self.eta
+        return Tables(*(t.detach() for t in (label_steps(self.theta_y), action_steps(self.theta_p), action_steps(eta))))
+
+    @cached_property
+    def step_scores(self) -> Tables:
+        """Each step's gradient in its own parameters, (4, 2, parameters); no columns for an absent η."""
+        q = torch.zeros(SEQUENCES, 2, 0, dtype=torch.float64) if self.eta is None else jacobian(action_steps, self.eta)
+        return Tables(jacobian(label_steps, self.theta_y), jacobian(action_steps, self.theta_p), q)
 
     @property
     def posterior(self) -> Tensor:
@@ -135,15 +159,20 @@ def probability(index: Tensor, log_q: Tensor, *, ordered: bool) -> Tensor:
     return log_p.exp()
 
 
-def coefficients(estimator: Estimator, tables: Tables, index: Tensor, *, control_variates: bool) -> Tables:
+def coefficients(
+    estimator: Estimator, tables: Tables, index: Tensor, *, control_variates: bool, inference: bool = True
+) -> Tables:
     """How much of each sample's score an estimator takes, (samples, sets) for each log-probability.
 
     The sets are the batch, and the losses are linear in the log-probabilities, so one backward pass gives them all.
+    Without `inference` the proposal carries no gradient, as if the policy proposes.
     """
-    leaves = [table[index].requires_grad_() for table in tables]
+    leaves = [table[index].requires_grad_(inference or n < 2) for n, table in enumerate(tables)]
+    trained = leaves if inference else leaves[:2]
     loss = estimator(*leaves, control_variates=control_variates).loss
     # The loss is the batch's mean of what is to be minimised.
-    return Tables(*(-index.shape[1] * g for g in gradient(loss, *leaves)))
+    taken = [-index.shape[1] * g for g in gradient(loss, *trained)]
+    return Tables(*taken) if inference else Tables(*taken, torch.zeros_like(taken[0]))
 
 
 class Moments(NamedTuple):
@@ -164,5 +193,39 @@ def exact_moments(estimator: Estimator, of: World, samples: int, *, control_vari
     """Exact moments of the estimates for θ_y, θ_p and η with `samples` samples from the world's proposal."""
     index = multisets(samples)
     chance = probability(index, of.tables.q, ordered=False)
-    taken = coefficients(estimator, of.tables, index, control_variates=control_variates)
+    inference = of.eta is not None
+    taken = coefficients(estimator, of.tables, index, control_variates=control_variates, inference=inference)
     return tuple(moments(c, s, index, chance) for c, s in zip(taken, of.scores, strict=True))
+
+
+def step_estimates(
+    estimator: Estimator, of: World, index: Tensor, others: Tables, *, control_variates: bool
+) -> tuple[Tensor, ...]:
+    """The estimates for θ_y, θ_p and η, (sets, parameters) each, of one image's sample sets by step.
+
+    Each set is put at the head of a batch whose other images' samples stay the same, (samples, batch - 1, 2).
+    """
+    batch = others.y.shape[1] + 1
+    found: tuple[list[Tensor], ...] = ([], [], [])
+    for drawn in index.T:
+        leaves = [
+            torch.cat([mine[drawn].unsqueeze(1), other], 1).requires_grad_()
+            for mine, other in zip(of.step_tables, others, strict=True)
+        ]
+        taken = gradient(-batch * estimator(*leaves, control_variates=control_variates).loss, *leaves)
+        for estimates, c, score in zip(found, taken, of.step_scores, strict=True):
+            estimates.append(torch.einsum("mn,mni->i", c[:, 0], score[drawn]))
+    return tuple(torch.stack(estimates) for estimates in found)
+
+
+def step_moments(
+    estimator: Estimator, of: World, samples: int, others: Tables, *, control_variates: bool
+) -> tuple[Moments, ...]:
+    """Exact moments of one image's estimates for θ_y, θ_p and η by step, whatever the rest of the batch drew."""
+    index = multisets(samples)
+    chance = probability(index, of.tables.q, ordered=False)
+    found = []
+    for each in step_estimates(estimator, of, index, others, control_variates=control_variates):
+        mean = chance @ each
+        found.append(Moments(mean, float(chance @ (each - mean).square().sum(-1))))
+    return tuple(found)

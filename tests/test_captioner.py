@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from wsram.data.vocabulary import END, PAD, START, UNKNOWN
+from wsram.diagnostics import gradient_variance
 from wsram.errors import UserError
-from wsram.estimators import wake_sleep
+from wsram.estimators import ESTIMATORS, defensive_mixture, wake_sleep
 from wsram.models.captioner import AttentionCaptioner, CaptionDecoder, CaptionInference
 
 WORDS, CHANNELS, CELLS = 9, 6, 4
@@ -73,6 +74,46 @@ def test_a_rollout_is_scored_word_by_word() -> None:
         log_y, log_a = score(model, images()[b], TOKENS[b, :length].tolist(), cells)
         torch.testing.assert_close(rollout.log_p_y[m, b], log_y)
         torch.testing.assert_close(rollout.log_p_a[m, b], log_a)
+
+
+def test_a_word_is_what_the_cell_before_it_earned() -> None:
+    """The steps of log p(y|a): the first n of them are those of the caption's first n words."""
+    model = captioner()
+    rollout = rolled(model)
+    for n in (1, 2, 3):
+        cells = rollout.action.cells[0, 0, :n].tolist()
+        log_y, _ = score(model, images()[0], TOKENS[0, :n].tolist(), cells)
+        torch.testing.assert_close(rollout.log_p_y_glimpses[0, 0, :n].sum(), log_y)
+
+
+@pytest.mark.parametrize("name", ["variational", "wake-sleep"])
+def test_credit_lowers_the_variance_of_where_to_look(name: str) -> None:
+    model = captioner(inference=False)
+    tokens = torch.randint(END + 1, WORDS, (16, 6), generator=torch.Generator().manual_seed(2))
+    groups = {"policy": [*model.decoder.query.parameters()]}
+
+    def variance(of: str) -> float:
+        def draw(n: int) -> Tensor:
+            rollout = rolled(model, tokens=tokens, seed=n)
+            return ESTIMATORS[of](rollout.log_p_y_glimpses, rollout.log_p_glimpses, rollout.log_q_glimpses).policy_loss
+
+        return gradient_variance(draw, groups, 200)["policy"]["variance"]
+
+    assert variance(f"{name}-credit") < 0.8 * variance(name)
+
+
+def test_a_defensive_mixture_bounds_the_ratios_of_captions_too() -> None:
+    model = captioner()
+    assert model.inference is not None
+    with torch.no_grad():
+        model.inference.correct.weight.mul_(8)  # sure of itself
+    generator = torch.Generator().manual_seed(0)
+    rollout = model(images(), TOKENS, samples=50, generator=generator, defensive=0.25)
+    mixture = defensive_mixture(rollout.log_p_glimpses, rollout.log_q_glimpses, 0.25)
+    torch.testing.assert_close(rollout.log_proposal_glimpses, mixture)
+    assert (rollout.log_p_a - mixture.sum(-1)).detach().exp().max() <= 4 + 1e-9
+    assert (rollout.log_p_a - rollout.log_q_a).detach().exp().max() > 4
+    assert rolled(model).log_proposal_glimpses is None
 
 
 def test_nothing_after_the_end_counts() -> None:

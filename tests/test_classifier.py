@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wsram.actions import Action, GlimpseDistribution
 from wsram.errors import UserError
-from wsram.estimators import wake_sleep
+from wsram.estimators import defensive_mixture, wake_sleep
 from wsram.glimpse import Sensor
 from wsram.models.classifier import (
     ENCODERS,
@@ -277,3 +277,74 @@ def test_encoders_alone() -> None:
     action = Action(torch.zeros(4, 5, 2), torch.zeros(4, 5, dtype=torch.long))
     assert glimpse(torch.rand(4, 5, 2, 9, 9), action).shape == (4, 5, 7)
     assert ViewEncoder("conv", channels=2, side=11, features=7)(torch.rand(3, 2, 30, 40)).shape == (3, 7)
+
+
+# What each glimpse adds, and mixtures of both networks
+
+
+def test_what_the_glimpses_add_is_what_stopping_after_each_would_say() -> None:
+    network = prediction()
+    model = AttentionClassifier(network)
+    images, labels = torch.rand(4, 1, 20, 20), torch.arange(4)
+    rollout = model(images, labels, samples=2, generator=torch.Generator().manual_seed(0))
+    for m in range(2):
+        for n in range(1, 4):
+            taken = Action(rollout.action.location[m, :, :n], rollout.action.scale[m, :, :n])
+            stopped = network.look(images, following(taken), n).log_p_labels
+            at_label = stopped.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+            torch.testing.assert_close(rollout.log_p_y_glimpses[m, :, :n].sum(-1), at_label)
+    # What is said after the last glimpse is what the label head learns from.
+    looked = network.look(images, following(Action(rollout.action.location[0], rollout.action.scale[0])))
+    at_label = looked.log_p_labels.gather(-1, labels.unsqueeze(-1)).sum()
+    ours = torch.autograd.grad(rollout.log_p_y[0].sum(), list(network.label_head.parameters()))
+    for got, expected in zip(ours, gradients(at_label, network.label_head), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_a_defensive_mixture_draws_whole_sequences_from_either_network() -> None:
+    """A proposal that looks at the left and a policy that looks at the right, both all but surely."""
+    network = prediction(std_range=(0.05, 0.05))
+    teacher = inference(network)
+    with torch.no_grad():
+        for weights, bias in (
+            (network.policy_head.weight, network.policy_head.bias),
+            (teacher.correct.weight, teacher.correct.bias),
+        ):
+            weights.zero_()
+            bias.zero_()
+        network.policy_head.bias[0] = 1.0
+        teacher.correct.bias[0] = -2.0
+    model = AttentionClassifier(network, teacher)
+    images, labels = torch.rand(5, 1, 20, 20), torch.arange(5)
+
+    def draw(defensive: float) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        return model(images, labels, samples=200, generator=generator, defensive=defensive)
+
+    rollout = draw(0.25)
+    right = rollout.action.location[..., 0] > 0
+    assert torch.equal(right.all(-1), right.any(-1))
+    assert abs(float(right.float().mean()) - 0.25) < 0.05
+    for b in range(5):  # drawn anew for each image
+        assert not torch.equal(right[:, b], right[:, b - 1])
+    assert rollout.log_proposal_glimpses is not None and not rollout.log_proposal_glimpses.requires_grad
+    mixture = defensive_mixture(rollout.log_p_glimpses, rollout.log_q_glimpses, 0.25)
+    assert torch.equal(rollout.log_proposal_glimpses, mixture)
+    ratio = (rollout.log_p_a - rollout.log_proposal_glimpses.sum(-1)).detach().exp()
+    assert float(ratio.max()) <= 4 * (1 + 1e-4) and float(ratio.max()) > 3.9
+    # The proposal's density of what the policy chose is the proposal's own.
+    assert rollout.log_q_a[right.all(-1)].max() < -100 < -50 < rollout.log_q_a[~right.all(-1)].min()
+    assert draw(0.0).log_proposal_glimpses is None and not bool((draw(0.0).action.location[..., 0] > 0).any())
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
+def test_a_defensive_mixture_needs_some_of_each(share: float) -> None:
+    model = AttentionClassifier(prediction())
+    with pytest.raises(UserError, match="above 0 and below 1"):
+        model(
+            torch.rand(1, 1, 20, 20),
+            torch.zeros(1, dtype=torch.long),
+            samples=2,
+            generator=torch.Generator().manual_seed(0),
+            defensive=share,
+        )

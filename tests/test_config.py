@@ -37,6 +37,7 @@ ODD: dict[str, Any] = {
     "proposal": "policy",
     "control_variates": False,
     "samples": 7,
+    "defensive": 0.25,
     "temperature": 1.5,
     "location_entropy": 0.01,
     "scale_entropy": 0.02,
@@ -156,6 +157,12 @@ BAD = {
     "temperature": dict(temperature=0.0),
     "temperature of nan": dict(temperature=float("nan")),
     "variational": dict(name="variational"),
+    "variational-credit": dict(name="variational-credit"),
+    "defensive": dict(defensive=1.0),
+    "defensive below 0": dict(defensive=-0.1),
+    "defensive of nan": dict(defensive=float("nan")),
+    "defensive vimco": dict(name="vimco", defensive=0.1),
+    "vimco that explores": dict(name="vimco", proposal="policy", temperature=2.0),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,14 +25,27 @@ from enumeration import (
     moments,
     multisets,
     probability,
+    step_estimates,
+    step_moments,
     tuples,
     world,
 )
 from wsram.errors import UserError
-from wsram.estimators import ESTIMATORS, Estimator, estimator, variational, wake_sleep
+from wsram.estimators import (
+    ESTIMATORS,
+    Estimator,
+    defensive_mixture,
+    estimator,
+    variational,
+    variational_credit,
+    vimco,
+    wake_sleep,
+    wake_sleep_credit,
+)
 
 Y, P, Q = range(3)  # the groups of parameters: θ_y, θ_p, η
 BOTH = pytest.mark.parametrize("each", [variational, wake_sleep], ids=["variational", "wake-sleep"])
+EACH = pytest.mark.parametrize("each", ESTIMATORS.values(), ids=ESTIMATORS)
 CONTROL = pytest.mark.parametrize("control_variates", [False, True], ids=["without", "with"])
 PROPOSAL = pytest.mark.parametrize("inference", [False, True], ids=["q=p", "q"])
 SEED = pytest.mark.parametrize("seed", [1, 2, 3])
@@ -94,12 +108,37 @@ def hand_variational_cv(tables: Tables, drawn: Tensor) -> Coefficients:
     return psi, policy, [0.0] * len(psi)
 
 
-HAND: dict[tuple[Estimator, bool], HandFormula] = {
-    (wake_sleep, False): hand_wake_sleep,
-    (wake_sleep, True): hand_wake_sleep_cv,
-    (variational, False): hand_variational,
-    (variational, True): hand_variational_cv,
-}
+def signals(weight: list[float], control_variates: bool) -> list[float]:
+    """VIMCO's learning signals."""
+    samples, signal = len(weight), []
+    for m in range(samples):
+        others = [weight[i] for i in range(samples) if i != m]
+        typical = math.prod(others) ** (1 / len(others)) if control_variates else 0.0
+        baseline = math.log((sum(others) + typical) / samples) if control_variates else 0.0
+        signal.append(math.log(sum(weight) / samples) - baseline)
+    return signal
+
+
+def hand_vimco(control_variates: bool, inference: bool) -> HandFormula:
+    def formula(tables: Tables, drawn: Tensor) -> Coefficients:
+        _, rho, weight = numbers(tables, drawn)
+        w, signal = share(weight), signals(weight, control_variates)
+        if not inference:
+            return w, signal, [0.0] * len(w)
+        zero_mean = 1 / len(w) if control_variates else 0.0
+        policy = [w[m] - zero_mean * rho[m] for m in range(len(w))]
+        return w, policy, [signal[m] - (w[m] - zero_mean) for m in range(len(w))]
+
+    return formula
+
+
+def hand(each: Estimator, control_variates: bool, inference: bool) -> HandFormula:
+    """The formula of whole sequences, in which there is no credit to assign."""
+    if each is vimco:
+        return hand_vimco(control_variates, inference)
+    if each in (wake_sleep, wake_sleep_credit):
+        return hand_wake_sleep_cv if control_variates else hand_wake_sleep
+    return hand_variational_cv if control_variates else hand_variational
 
 
 def hand_coefficients(formula: HandFormula, tables: Tables, index: Tensor) -> Tables:
@@ -119,7 +158,7 @@ def hand_moments(formula: HandFormula, of: World, samples: int) -> list[tuple[Te
 # The gradient of one given set of samples.
 
 
-@BOTH
+@EACH
 @CONTROL
 @PROPOSAL
 @SEED
@@ -133,12 +172,12 @@ def test_gradient_of_given_samples_is_the_formula(
     estimate = each(*of_samples, control_variates=control_variates)
     parameters = (of.theta_y, of.theta_p) + (() if of.eta is None else (of.eta,))
     ours = gradient(-estimate.loss, *parameters)
-    hand = hand_coefficients(HAND[each, control_variates], of.tables, drawn)
-    for got, taken, score in zip(ours, hand, of.scores, strict=False):
+    by_hand = hand_coefficients(hand(each, control_variates, inference), of.tables, drawn)
+    for got, taken, score in zip(ours, by_hand, of.scores, strict=False):
         close(got, sum(taken[m, b] * score[drawn[m, b]] for m in range(samples) for b in range(batch)) / batch, 1e-12)
 
 
-@BOTH
+@EACH
 @CONTROL
 def test_each_loss_reaches_its_own_log_probability_alone(each: Estimator, control_variates: bool) -> None:
     leaves = [torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -146,7 +185,7 @@ def test_each_loss_reaches_its_own_log_probability_alone(each: Estimator, contro
     losses = (estimate.prediction_loss, estimate.policy_loss, estimate.proposal_loss)
     for group, loss in enumerate(losses):
         if not loss.requires_grad:  # the variational bound does not train q
-            assert each is variational and group == Q and loss == 0
+            assert each in (variational, variational_credit) and group == Q and loss == 0
             continue
         reached = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
         assert [g is not None for g in reached] == [i == group for i in range(3)]
@@ -154,7 +193,7 @@ def test_each_loss_reaches_its_own_log_probability_alone(each: Estimator, contro
     close(estimate.loss, sum(losses), 1e-14)
 
 
-@BOTH
+@EACH
 @CONTROL
 def test_weights_and_evidence_carry_no_gradient(each: Estimator, control_variates: bool) -> None:
     leaves = [torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -166,7 +205,7 @@ def test_weights_and_evidence_carry_no_gradient(each: Estimator, control_variate
     assert not any(g.requires_grad for g in first)
 
 
-@BOTH
+@EACH
 @CONTROL
 @settings(derandomize=True, deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31), samples=st.integers(2, 6))
@@ -333,7 +372,7 @@ def test_a_proposal_that_is_the_posterior_is_left_where_it_is(samples: int) -> N
 
 @SEED
 @pytest.mark.parametrize("samples", [2, 3])
-@BOTH
+@EACH
 @CONTROL
 @PROPOSAL
 def test_variance_is_the_formulas(
@@ -341,9 +380,10 @@ def test_variance_is_the_formulas(
 ) -> None:
     of = world(seed, inference=inference)
     got = exact_moments(each, of, samples, control_variates=control_variates)
-    for ours, hand in zip(got, hand_moments(HAND[each, control_variates], of, samples), strict=True):
-        close(ours.mean, hand[0], 1e-11)
-        assert ours.variance == pytest.approx(hand[1], rel=1e-10, abs=1e-13)
+    by_hand = hand_moments(hand(each, control_variates, inference), of, samples)
+    for ours, (mean, variance) in zip(got, by_hand, strict=True):
+        close(ours.mean, mean, 1e-11)
+        assert ours.variance == pytest.approx(variance, rel=1e-10, abs=1e-13)
 
 
 @SEED
@@ -464,6 +504,400 @@ def test_variance_tells_a_broken_control_variate_apart(samples: int) -> None:
         assert abs(broken[P][1] / ours[P].variance - 1) > 0.05, name
 
 
+# VIMCO.
+
+
+def multi_sample_bound(of: World, samples: int) -> Tensor:
+    """E[log 1/M Σ w̃], differentiable in everything, also in what the samples are drawn from."""
+    log_p_y, log_p_a, log_q_a = of.log_probs
+    drawn_from = log_p_a if of.eta is None else log_q_a
+    index = multisets(samples)
+    log_evidence = torch.logsumexp((log_p_y + log_p_a - drawn_from)[index], 0) - math.log(samples)
+    return probability(index, drawn_from, ordered=False) @ log_evidence
+
+
+@SEED
+@PROPOSAL
+@pytest.mark.parametrize(
+    ("samples", "control_variates"), [(1, False), *((m, c) for m in (2, 3, 8, 16) for c in (False, True))]
+)
+def test_vimco_is_unbiased_for_the_multi_sample_bound(
+    samples: int, control_variates: bool, inference: bool, seed: int
+) -> None:
+    of = world(seed, inference=inference)
+    parameters = (of.theta_y, of.theta_p) + (() if of.eta is None else (of.eta,))
+    exact = gradient(multi_sample_bound(of, samples), *parameters)
+    assert min(float(g.norm()) for g in exact) > 1e-4
+    for got, expected in zip(exact_moments(vimco, of, samples, control_variates=control_variates), exact, strict=False):
+        close(got.mean, expected, 1e-9)
+
+
+@SEED
+def test_vimco_with_one_sample_of_the_policy_is_variational(seed: int) -> None:
+    of = world(seed, inference=False)
+    one, other = (exact_moments(each, of, 1, control_variates=False) for each in (vimco, variational))
+    for ours, theirs in zip(one, other, strict=True):
+        close(ours.mean, theirs.mean, 1e-12)
+        assert ours.variance == pytest.approx(theirs.variance, rel=1e-12, abs=1e-15)
+
+
+@SEED
+@PROPOSAL
+def test_variance_of_vimco_falls_with_more_samples_for_its_baseline_alone(inference: bool, seed: int) -> None:
+    # Where q misses the posterior by much, more samples first find more of it, and the variance has yet to fall.
+    of, group = world(seed, inference=inference, spread=0.5), Q if inference else P
+    with_it, without = (
+        [exact_moments(vimco, of, m, control_variates=c)[group].variance for m in (2, 4, 8, 16)] for c in (True, False)
+    )
+    assert all(ours < 0.9 * theirs for ours, theirs in zip(with_it, without, strict=True))
+    assert all(few > many for few, many in pairwise(with_it))
+    assert without[-1] > without[0] / 2  # M scores, each times a signal that does not shrink
+
+
+@pytest.mark.parametrize("samples", [3, 5, 8])
+def test_control_variate_of_vimco_lowers_the_variance_for_the_policy_too(samples: int) -> None:
+    ratios = []
+    for seed in range(1, 9):
+        of = world(seed, inference=True, spread=0.4)  # its ratios are not bounded: q must not be far from p
+        with_it, without = (exact_moments(vimco, of, samples, control_variates=c)[P].variance for c in (True, False))
+        ratios.append(with_it / without)
+    assert sum(ratios) / len(ratios) < 0.4 and max(ratios) < 1
+
+
+def broken_signals(weight: list[float], kind: str) -> list[float]:
+    samples, signal = len(weight), []
+    for m in range(samples):
+        others = [weight[i] for i in range(samples) if i != m]
+        geometric = math.prod(others) ** (1 / len(others))
+        baseline = {
+            "no log M in it": sum(others) + geometric,
+            "no log M in the signal": (sum(others) + geometric) / samples**2,
+            "not left out": sum(weight) / samples,
+            "not replaced": sum(others) / samples,
+            "arithmetic mean": sum(others) / len(others),
+        }[kind]
+        signal.append(math.log(sum(weight) / samples) - math.log(baseline))
+    return signal
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5])
+@pytest.mark.parametrize(
+    "kind", ["no log M in it", "no log M in the signal", "not left out", "not replaced", "arithmetic mean"]
+)
+def test_variance_tells_a_broken_baseline_of_vimco_apart(kind: str, samples: int) -> None:
+    """A log M that is forgotten on one side leaves the mean right; what it costs grows with M."""
+    if kind == "arithmetic mean" and samples == 2:
+        return  # one other sample is every mean of the others
+    of = world(1, inference=False)
+
+    def formula(tables: Tables, drawn: Tensor) -> Coefficients:
+        _, _, weight = numbers(tables, drawn)
+        return share(weight), broken_signals(weight, kind), [0.0] * samples
+
+    ours = exact_moments(vimco, of, samples, control_variates=True)[P]
+    mean, variance = hand_moments(formula, of, samples)[P]
+    assert abs(variance / ours.variance - 1) > 0.01
+    if kind != "not left out":
+        close(mean, ours.mean, 1e-10)
+    if kind.startswith("no log M"):
+        assert variance > 2 * ours.variance
+
+
+def test_vimco_refuses_samples_of_anything_but_its_proposal() -> None:
+    with pytest.raises(UserError, match="samples of the proposal that it trains"):
+        vimco(*[torch.zeros(2, 1)] * 3, log_proposal=torch.zeros(2, 1))
+
+
+# Steps, and credit for each of them.
+
+CREDIT = pytest.mark.parametrize("each", [variational_credit, wake_sleep_credit], ids=["variational", "wake-sleep"])
+WHOLE = {variational_credit: variational, wake_sleep_credit: wake_sleep}
+
+
+@CONTROL
+@EACH
+def test_sequences_of_one_step_and_whole_sequences_are_the_same(each: Estimator, control_variates: bool) -> None:
+    values = [torch.randn(4, 3, dtype=torch.float64) for _ in range(3)]
+    leaves = [[v.clone().view(shape).requires_grad_() for v in values] for shape in ((4, 3), (4, 3, 1))]
+    whole, steps = (gradient(each(*ls, control_variates=control_variates).loss, *ls) for ls in leaves)
+    for a, b in zip(whole, steps, strict=True):
+        close(b.squeeze(-1), a, 1e-13)
+
+
+@CONTROL
+@pytest.mark.parametrize("each", [variational, wake_sleep, vimco])
+def test_estimators_without_credit_take_the_sum_of_the_steps(each: Estimator, control_variates: bool) -> None:
+    steps = [torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    whole = [s.detach().sum(-1).requires_grad_() for s in steps]
+    ours, theirs = (each(*leaves, control_variates=control_variates) for leaves in (steps, whole))
+    close(ours.loss, theirs.loss, 1e-12)
+    for a, b in zip(gradient(ours.loss, *steps), gradient(theirs.loss, *whole), strict=True):
+        close(a, b.unsqueeze(-1).expand_as(a), 1e-12)
+
+
+@CREDIT
+def test_without_control_variates_there_is_no_credit(each: Estimator) -> None:
+    steps = [torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    ours, theirs = (e(*steps, control_variates=False) for e in (each, WHOLE[each]))
+    for a, b in zip(gradient(ours.loss, *steps), gradient(theirs.loss, *steps), strict=True):
+        assert torch.equal(a, b)
+
+
+@CREDIT
+def test_a_single_image_has_no_others_to_fit_a_slope_to(each: Estimator) -> None:
+    steps = [torch.randn(4, 1, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    ours, theirs = (e(*steps) for e in (each, WHOLE[each]))
+    for a, b in zip(gradient(ours.loss, *steps), gradient(theirs.loss, *steps), strict=True):
+        close(a, b, 1e-13)
+
+
+def slope_by_hand(regressor: list[list[float]], response: list[list[float]], image: int) -> float:
+    """Least squares through the origin over all images but one, (samples of each image), kept within 0 and 1."""
+    pairs = [pair for b in range(len(regressor)) if b != image for pair in zip(regressor[b], response[b], strict=True)]
+    size = sum(x * x for x, _ in pairs)
+    return min(1.0, max(0.0, sum(x * y for x, y in pairs) / size)) if size else 0.0
+
+
+@pytest.mark.parametrize("group", [P, Q])
+@pytest.mark.parametrize("mixture", [False, True], ids=["q", "mixture"])
+@SEED
+def test_credit_of_wake_sleep_is_the_formula(seed: int, mixture: bool, group: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    samples, batch, glimpses = 4, 3, 3
+    steps = [torch.randn(samples, batch, glimpses, generator=generator, dtype=torch.float64) for _ in range(3)]
+    drawn_from = defensive_mixture(steps[P], steps[Q], 0.3) if mixture else steps[Q]
+    leaves = [s.clone().requires_grad_() for s in steps]
+    loss = wake_sleep_credit(*leaves, log_proposal=drawn_from if mixture else None).loss
+    taken = -batch * gradient(loss, leaves[group])[0]
+    label, policy, scored, proposal = (t.tolist() for t in (steps[Y], steps[P], steps[group], drawn_from))
+    for n in range(glimpses):
+        zero, known, weight = [], [], []
+        for b in range(batch):
+            weight.append(
+                share([math.exp(sum(label[m][b]) + sum(policy[m][b]) - sum(proposal[m][b])) for m in range(samples)])
+            )
+            ratio = [math.exp(sum(scored[m][b]) - sum(proposal[m][b])) for m in range(samples)]
+            past = [
+                math.exp(sum(label[m][b][:n]) + sum(policy[m][b][:n]) - sum(scored[m][b][:n])) for m in range(samples)
+            ]
+            zero.append(share(ratio))
+            known.append(share([r * f for r, f in zip(ratio, past, strict=True)]))
+        away = [[k - z for k, z in zip(known[b], zero[b], strict=True)] for b in range(batch)]
+        left = [[w - z for w, z in zip(weight[b], zero[b], strict=True)] for b in range(batch)]
+        for b in range(batch):
+            slope = slope_by_hand(away, left, b)
+            expected = [left[b][m] - slope * away[b][m] for m in range(samples)]
+            close(taken[:, b, n], taken.new_tensor(expected), 1e-11)
+
+
+@SEED
+def test_credit_of_variational_is_the_formula(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    samples, batch, glimpses = 4, 3, 3
+    label, policy = (torch.randn(samples, batch, glimpses, generator=generator, dtype=torch.float64) for _ in range(2))
+    leaf = policy.clone().requires_grad_()
+    taken = -batch * gradient(variational_credit(label, leaf, policy).loss, leaf)[0]
+
+    def centred(values: list[float]) -> list[float]:
+        return [v - (sum(values) - v) / (samples - 1) for v in values]
+
+    gained = label.tolist()
+    for n in range(glimpses):
+        past = [centred([sum(gained[m][b][:n]) for m in range(samples)]) for b in range(batch)]
+        reward = [centred([sum(gained[m][b]) for m in range(samples)]) for b in range(batch)]
+        for b in range(batch):
+            slope = slope_by_hand(past, reward, b)
+            expected = [(reward[b][m] - slope * past[b][m]) / samples for m in range(samples)]
+            close(taken[:, b, n], taken.new_tensor(expected), 1e-12)
+
+
+def rest_of_batch(of: World, samples: int, images: int, seed: int) -> Tables:
+    """Steps (samples, images, 2) of other images: sequences drawn from the world's proposal."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.multinomial(of.tables.q.exp(), samples * images, replacement=True, generator=generator)
+    return Tables(*(t[drawn.view(samples, images)] for t in of.step_tables))
+
+
+@SEED
+@pytest.mark.parametrize("samples", [2, 3, 5])
+@pytest.mark.parametrize("images", [1, 16])
+def test_credit_keeps_the_mean_whatever_the_other_images_are(images: int, samples: int, seed: int) -> None:
+    """∇F for the variational bound; for wake-sleep what it is without any control variate."""
+    of = world(seed, inference=False)
+    others = rest_of_batch(world(seed + 10, inference=False), samples, images, seed)
+    exact = gradient(of.bound(), of.theta_y, of.theta_p)
+    got = step_moments(variational_credit, of, samples, others, control_variates=True)
+    close(got[Y].mean, exact[Y], 1e-10)
+    close(got[P].mean, exact[P], 1e-10)
+    for inference, groups in ((False, (Y, P)), (True, (Y, Q))):
+        of = world(seed, inference=inference)
+        others = rest_of_batch(world(seed + 10, inference=inference), samples, images, seed)
+        plain = exact_moments(wake_sleep, of, samples, control_variates=False)
+        got = step_moments(wake_sleep_credit, of, samples, others, control_variates=True)
+        for group in groups:
+            close(got[group].mean, plain[group].mean, 1e-12)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@PROPOSAL
+def test_credit_of_samples_in_exact_proportion_is_the_exact_gradient(inference: bool, copies: int) -> None:
+    """Also where ψ is self-normalised: what is subtracted is then exactly zero, for every slope."""
+    of, often = (RATIONAL, [1, 3, 2, 2]) if inference else (RATIONAL_POLICY, [1, 1, 2, 4])
+    drawn = torch.arange(SEQUENCES).repeat_interleave(torch.tensor(often) * copies)
+    others = rest_of_batch(world(1, inference=inference), len(drawn), 8, 1)
+    # As a set of its own, the drawn sequences are one column.
+    for ours, exact in zip(
+        step_estimates(wake_sleep_credit, of, drawn.unsqueeze(-1), others, control_variates=True),
+        exact_gradients(of),
+        strict=False,
+    ):
+        close(ours[0], exact.to(ours), 1e-12)
+
+
+@SEED
+def test_credit_of_wake_sleep_is_consistent_for_the_policy_under_another_proposal(seed: int) -> None:
+    of = world(seed, inference=True, spread=0.2)
+    exact = exact_gradients(of)[P]
+    bias = []
+    for samples in (2, 8):
+        others = rest_of_batch(of, samples, 16, seed)
+        bias.append(step_moments(wake_sleep_credit, of, samples, others, control_variates=True)[P].mean - exact)
+    assert bias[1].norm() < bias[0].norm() / 2.5
+
+
+@PROPOSAL
+@pytest.mark.parametrize("samples", [2, 3, 5])
+def test_credit_lowers_the_variance_further(samples: int, inference: bool) -> None:
+    """Below that of the control variates of whole sequences, and by 70% and more below that of none."""
+    ratios = []
+    for seed in range(1, 9):
+        of = world(seed, inference=inference, spread=0.5)
+        others = rest_of_batch(of, samples, 31, seed)
+        none, whole = (exact_moments(wake_sleep, of, samples, control_variates=c) for c in (False, True))
+        ours = step_moments(wake_sleep_credit, of, samples, others, control_variates=True)
+        assert ours[P].variance < whole[P].variance
+        assert ours[Y].variance == pytest.approx(whole[Y].variance, rel=1e-10)
+        groups = (P, Q) if inference else (P,)
+        ratios.append([[ours[g].variance / than[g].variance for g in groups] for than in (whole, none)])
+    to_whole, to_none = torch.tensor(ratios).mean(0)
+    assert (to_whole < 0.85).all() and (to_none < 0.2).all()
+    # The slope is fitted to the weights, not to their product with the scores, so for η it can cost a little, too.
+    assert torch.tensor(ratios)[:, 0].max() < 1.05
+
+
+@SEED
+@pytest.mark.parametrize("samples", [2, 3, 5])
+def test_credit_lowers_the_variance_of_variational(samples: int, seed: int) -> None:
+    of = world(seed, inference=False)
+    others = rest_of_batch(of, samples, 31, seed)
+    whole = exact_moments(variational, of, samples, control_variates=True)
+    ours = step_moments(variational_credit, of, samples, others, control_variates=True)
+    assert ours[P].variance < 0.97 * whole[P].variance
+    assert ours[Y].variance == pytest.approx(whole[Y].variance, rel=1e-10)
+
+
+def test_a_glimpse_answers_for_nothing_before_it() -> None:
+    """Rewards that only the first glimpse decides leave the second one's score no noise at all."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randn(5, 32, 2, generator=generator, dtype=torch.float64)
+    label[..., 1] = 0.0
+    policy = torch.randn(5, 32, 2, generator=generator, dtype=torch.float64)
+    for each in (variational_credit, wake_sleep_credit):
+        leaf = policy.clone().requires_grad_()
+        first, second = gradient(each(label, leaf, policy).loss, leaf)[0].unbind(-1)
+        assert first.abs().max() > 1e-3 and second.abs().max() < 1e-14
+
+
+# Defensive mixtures.
+
+
+@SEED
+@pytest.mark.parametrize("share_of_policy", [0.01, 0.2, 0.9])
+def test_defensive_mixture_is_a_distribution_that_bounds_the_ratios(share_of_policy: float, seed: int) -> None:
+    of = world(seed, inference=True, spread=4.0)
+    steps = [t.unsqueeze(1) for t in of.step_tables]
+    mixture = defensive_mixture(steps[P], steps[Q], share_of_policy).squeeze(1)
+    by_hand = share_of_policy * of.tables.p.exp() + (1 - share_of_policy) * of.tables.q.exp()
+    close(mixture.sum(-1).exp(), by_hand, 1e-12)
+    # Every step is a conditional distribution: over the first action, and over the second given the first.
+    close(mixture[::2, 0].exp().sum(), torch.tensor(1.0).double(), 1e-12)
+    close(mixture[:, 1].exp().view(2, 2).sum(-1), torch.ones(2).double(), 1e-12)
+    assert (of.tables.p - of.tables.q).exp().max() > 1 / share_of_policy or share_of_policy < 0.9
+    assert (of.tables.p - mixture.sum(-1)).exp().max() <= 1 / share_of_policy
+    assert (of.tables.q - mixture.sum(-1)).exp().max() <= 1 / (1 - share_of_policy)
+
+
+@pytest.mark.parametrize("share_of_policy", [-0.1, 0.0, 1.0, math.nan])
+def test_a_share_that_mixes_nothing_is_refused(share_of_policy: float) -> None:
+    with pytest.raises(UserError, match="above 0 and below 1"):
+        defensive_mixture(torch.zeros(2, 1, 1), torch.zeros(2, 1, 1), share_of_policy)
+
+
+@CONTROL
+@pytest.mark.parametrize("each", [e for e in ESTIMATORS.values() if e is not vimco])
+def test_naming_the_proposal_that_is_q_anyway_changes_nothing(each: Estimator, control_variates: bool) -> None:
+    leaves = [torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    losses = [
+        each(*leaves, control_variates=control_variates, log_proposal=named).loss
+        for named in (None, leaves[Q].detach())
+    ]
+    for a, b in zip(*(gradient(loss, *leaves) for loss in losses), strict=True):
+        close(a, b, 1e-13)
+
+
+def mixed(of: World, share_of_policy: float) -> Tensor:
+    """(4, 2) steps of the mixture's log-density."""
+    return defensive_mixture(*(of.step_tables[g].unsqueeze(1) for g in (P, Q)), share_of_policy).squeeze(1)
+
+
+@CONTROL
+@pytest.mark.parametrize("each", [wake_sleep, wake_sleep_credit])
+def test_a_mixture_in_exact_proportion_gives_the_exact_gradient(each: Estimator, control_variates: bool) -> None:
+    """η's gradient is that of its own log-density, not of the mixture's, and what is subtracted from it is zero."""
+    drawn = torch.arange(SEQUENCES).repeat_interleave(torch.tensor([1, 2, 2, 3]))  # half of each: 1/8, 2/8, 2/8, 3/8
+    log_proposal = mixed(RATIONAL, 0.5)
+    close(log_proposal.sum(-1).exp(), torch.tensor([1, 2, 2, 3]).double() / 8, 1e-12)
+    leaves = [t[drawn].unsqueeze(1).requires_grad_() for t in RATIONAL.step_tables]
+    loss = each(*leaves, control_variates=control_variates, log_proposal=log_proposal[drawn].unsqueeze(1)).loss
+    for taken, score, exact in zip(
+        gradient(-loss, *leaves), RATIONAL.step_scores, exact_gradients(RATIONAL), strict=True
+    ):
+        close(torch.einsum("mn,mni->i", taken[:, 0], score[drawn]), exact, 1e-12)
+
+
+def mixture_moments(
+    of: World, samples: int, share_of_policy: float, *, control_variates: bool
+) -> list[tuple[Tensor, float]]:
+    """Exact moments of wake-sleep's estimates for θ_y, θ_p and η with samples of a defensive mixture."""
+    index, log_proposal = multisets(samples), mixed(of, share_of_policy).sum(-1)
+    chance = probability(index, log_proposal, ordered=False)
+    leaves = [table[index].requires_grad_() for table in of.tables]
+    loss = wake_sleep(*leaves, control_variates=control_variates, log_proposal=log_proposal[index]).loss
+    taken = [-index.shape[1] * g for g in gradient(loss, *leaves)]
+    return [moments(c, s, index, chance) for c, s in zip(taken, of.scores, strict=True)]
+
+
+@SEED
+def test_control_variates_lower_the_variance_of_a_mixture_too(seed: int) -> None:
+    of = world(seed, inference=True, spread=0.5)
+    without, with_them = (mixture_moments(of, 5, 0.2, control_variates=c) for c in (False, True))
+    for group in (P, Q):
+        assert with_them[group][1] < 0.7 * without[group][1]
+
+
+def test_a_mixture_survives_a_proposal_that_is_blind_to_the_posterior() -> None:
+    """A proposal all but sure of the wrong sequences: the mixture's bias and mean squared error are far smaller."""
+    of = world(2, inference=True)
+    blind = World(of.theta_y, of.theta_p, (-3 * of.theta_p.detach()).requires_grad_())
+    exact = exact_gradients(blind)
+    alone = exact_moments(wake_sleep, blind, 16, control_variates=True)
+    mixture = mixture_moments(blind, 16, 0.25, control_variates=True)
+    for group in (Y, P):
+        bias, of_mixture = ((got[group][0] - exact[group]).norm() for got in (alone, mixture))
+        assert of_mixture < bias / 2
+        assert of_mixture**2 + mixture[group][1] < (bias**2 + alone[group][1]) / 2
+
+
 # Weights, evidence and numbers at the edge.
 
 
@@ -501,7 +935,7 @@ def test_a_policy_that_proposes_weighs_its_samples_exactly_evenly(samples: int) 
     torch.testing.assert_close(estimate.weights, torch.softmax(log_p_y.detach(), 0))
 
 
-@BOTH
+@EACH
 @CONTROL
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_very_improbable_labels_and_actions_stay_finite(
@@ -524,7 +958,7 @@ def test_very_improbable_labels_and_actions_stay_finite(
 def test_one_dominant_sample_leaves_no_nan(control_variates: bool) -> None:
     """A baseline whose other samples are all but impossible under the policy, and the reverse."""
     log_ratio = torch.tensor([0.0, -1e4, -2e4, -1e4], dtype=torch.float64).unsqueeze(-1)
-    for each in (variational, wake_sleep):
+    for each in ESTIMATORS.values():
         leaves = [(log_ratio * s).requires_grad_() for s in (1.0, 1.0, 0.0)]
         gradients = gradient(each(*leaves, control_variates=control_variates).loss, *leaves)
         assert all(torch.isfinite(g).all() for g in gradients)
@@ -546,7 +980,7 @@ def test_evidence_is_a_lower_bound_that_tightens(inference: bool, seed: int) -> 
         assert means[0] == pytest.approx(float(of.bound().detach()), rel=1e-12)
 
 
-@BOTH
+@EACH
 @SEED
 def test_reported_bound_is_the_variational_bound(each: Estimator, seed: int) -> None:
     """Unbiased for F if the policy proposes; under another proposal the policy's own weighted mean of L."""
@@ -563,16 +997,17 @@ def test_reported_bound_is_the_variational_bound(each: Estimator, seed: int) -> 
         close(bound, bound.new_tensor([sum(r * lik for r, lik in zip(share(rho), label, strict=True))]), 1e-12)
 
 
-def test_both_estimators_report_the_same_weights_bound_and_evidence() -> None:
+@EACH
+def test_all_estimators_report_the_same_weights_bound_and_evidence(each: Estimator) -> None:
     of = world(1, inference=True)
-    one, other = (each(*(t[tuples(3)] for t in of.tables)) for each in (variational, wake_sleep))
+    one, other = (e(*(t[tuples(3)] for t in of.tables)) for e in (each, wake_sleep))
     assert torch.equal(one.weights, other.weights)
     assert torch.equal(one.bound, other.bound)
     assert torch.equal(one.log_evidence, other.log_evidence)
 
 
 @CONTROL
-@BOTH
+@EACH
 def test_a_proposal_without_parameters_does_not_hinder_the_backward_pass(
     each: Estimator, control_variates: bool
 ) -> None:
@@ -586,7 +1021,7 @@ def test_a_proposal_without_parameters_does_not_hinder_the_backward_pass(
         assert parameter.grad is not None and parameter.grad.norm() > 1e-3
 
 
-@BOTH
+@EACH
 @CONTROL
 def test_batch_is_averaged(each: Estimator, control_variates: bool) -> None:
     """The gradient of a batch is the mean of its elements' own, and no element touches another."""
@@ -605,17 +1040,24 @@ def test_batch_is_averaged(each: Estimator, control_variates: bool) -> None:
 # Mistakes.
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize(
     "shapes",
-    [((4, 3), (4, 3), (4, 2)), ((4, 3), (3, 3), (4, 3)), ((4,), (4,), (4,)), ((4, 3, 1), (4, 3, 1), (4, 3, 1))],
+    [
+        ((4, 3), (4, 3), (4, 2)),
+        ((4, 3), (3, 3), (4, 3)),
+        ((4,), (4,), (4,)),
+        ((4, 3), (4, 3, 1), (4, 3, 1)),
+        ((4, 3, 2), (4, 3, 2), (4, 3, 1)),
+        ((4, 3, 2, 1), (4, 3, 2, 1), (4, 3, 2, 1)),
+    ],
 )
 def test_shapes_that_do_not_fit_are_refused(each: Estimator, shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(UserError, match=r"must all be \(samples, batch\)"):
         each(*(torch.zeros(shape) for shape in shapes), control_variates=False)
 
 
-@BOTH
+@EACH
 def test_one_sample_cannot_be_compared_with_others(each: Estimator) -> None:
     one = torch.zeros(1, 3)
     with pytest.raises(UserError, match="at least 2, got 1"):

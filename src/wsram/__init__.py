@@ -6,7 +6,7 @@ with are here by name; the modules hold the rest.
 
 from wsram.actions import Action, GlimpseDistribution
 from wsram.errors import UserError
-from wsram.estimators import Estimate, variational, wake_sleep
+from wsram.estimators import Estimate, variational, variational_credit, vimco, wake_sleep, wake_sleep_credit
 from wsram.glimpse import Sensor
 from wsram.rollout import Rollout
 
@@ -20,5 +20,8 @@ __all__ = [
     "Sensor",
     "UserError",
     "variational",
+    "variational_credit",
+    "vimco",
     "wake_sleep",
+    "wake_sleep_credit",
 ]

@@ -69,7 +69,11 @@ def measure_step(config: TrainConfig, *, repeats: int, device: torch.device) -> 
                 temperature=config.exploration.temperature,
             )  # fmt: skip
         estimate = estimator(config.estimator.name)(
-            rollout.log_p_y, rollout.log_p_a, rollout.log_q_a, control_variates=config.estimator.control_variates
+            rollout.log_p_y_glimpses,
+            rollout.log_p_glimpses,
+            rollout.log_q_glimpses,
+            control_variates=config.estimator.control_variates,
+            log_proposal=rollout.log_proposal_glimpses,
         )
         return estimate.loss + exploration_terms(config.exploration, rollout.policy)
 

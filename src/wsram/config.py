@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 Proposal = Literal["inference", "policy"]
 
+POLICY_ONLY = ("variational", "variational-credit")
+"""Estimators of the variational bound, which cannot train an inference network."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -66,21 +69,27 @@ class EstimatorConfig:
     """How samples become gradients."""
 
     name: Annotated[str, tyro.conf.arg(name="estimator")] = "wake-sleep"
-    """wake-sleep (WS-RAM) or variational (REINFORCE)."""
+    """wake-sleep (WS-RAM) or variational (REINFORCE), each also with -credit for every glimpse; or vimco."""
     proposal: Proposal = "inference"
     """Who proposes glimpses in training: the inference network, which sees the label, or the policy."""
     control_variates: bool = True
-    """Subtract the zero-mean score terms (wake-sleep) or a baseline (variational)."""
+    """Subtract the zero-mean score terms (wake-sleep) or a baseline (variational, vimco)."""
     samples: int = 5
     """Glimpse sequences for each image, M."""
+    defensive: float = 0.0
+    """Probability that a sequence comes from the policy, whoever proposes; bounds the ratios p / q by its inverse."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise UserError(f"samples must be at least 1, got {self.samples}")
         if self.control_variates and self.samples < 2:
             raise UserError("control variates need at least 2 samples, got 1; draw more, or use --no-control-variates")
-        if self.name == "variational" and self.proposal == "inference":
-            raise UserError("the variational estimator cannot train an inference network; use --proposal policy")
+        if self.name in POLICY_ONLY and self.proposal == "inference":
+            raise UserError(f"the {self.name} estimator cannot train an inference network; use --proposal policy")
+        if not 0 <= self.defensive < 1:
+            raise UserError(f"the policy's share of a defensive mixture is from 0 to below 1, got {self.defensive}")
+        if self.defensive and self.name == "vimco":
+            raise UserError("vimco needs samples of the proposal that it trains; use --defensive 0")
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.glimpse_growth <= 1:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
+        _check_vimco(self.estimator, self.exploration.temperature)
 
 
 @dataclass(frozen=True)
@@ -225,12 +235,18 @@ class CaptionConfig:
 
     def __post_init__(self) -> None:
         estimator = self.estimator
+        _check_vimco(estimator, self.exploration.temperature)
         if self.model.attention == "soft" and (
             estimator.samples > 1 or estimator.control_variates or estimator.proposal == "inference"
         ):
             raise UserError(
                 "soft attention draws nothing; use --samples 1 --no-control-variates --proposal policy with it"
             )
+
+
+def _check_vimco(estimator: EstimatorConfig, temperature: float) -> None:
+    if estimator.name == "vimco" and estimator.proposal == "policy" and temperature != 1:
+        raise UserError("vimco needs the policy's own samples; use --temperature 1 or --proposal inference")
 
 
 def to_json(config: Any) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from wsram.config import EstimatorConfig, Proposal, ScheduleConfig, TrainConfig
+from wsram.config import POLICY_ONLY, EstimatorConfig, Proposal, ScheduleConfig, TrainConfig
 from wsram.data.mnist import Digits, load_test
 from wsram.data.scenes import evaluation_scenes, scene_spec
 from wsram.diagnostics import effective_sample_size, gradient_variance
@@ -186,7 +186,7 @@ def report_diagnosis(
     labels = held_out.labels[:batch]
     methods: list[tuple[str, Proposal]] = [(name, "policy") for name in ESTIMATORS]
     if network.inference is not None:
-        methods.append(("wake-sleep", "inference"))
+        methods += [(name, "inference") for name in ESTIMATORS if name not in POLICY_ONLY]
     rows = [
         _diagnose(network, images, labels, EstimatorConfig(name, proposal, control_variates, samples), config, draws)
         for name, proposal in methods
@@ -220,7 +220,11 @@ def _diagnose(
             generator=step_generator(config.schedule.seed, n, 0, images.device),
         )
         estimate = estimator(settings.name)(
-            rollout.log_p_y, rollout.log_p_a, rollout.log_q_a, control_variates=settings.control_variates
+            rollout.log_p_y_glimpses,
+            rollout.log_p_glimpses,
+            rollout.log_q_glimpses,
+            control_variates=settings.control_variates,
+            log_proposal=rollout.log_proposal_glimpses,
         )
         seen["ess"].append(effective_sample_size(estimate.weights).mean().item())
         seen["log_evidence"].append(estimate.log_evidence.mean().item())

@@ -152,10 +152,11 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
             torch.manual_seed(generator.initial_seed())  # for what takes no generator: dropout
             rollout = task.rollout(model, Update(step, epoch, mine, generator))
             estimate = surrogate(
-                rollout.log_p_y,
-                rollout.log_p_a,
-                rollout.log_q_a,
+                rollout.log_p_y_glimpses,
+                rollout.log_p_glimpses,
+                rollout.log_q_glimpses,
                 control_variates=settings.control_variates,
+                log_proposal=rollout.log_proposal_glimpses,
             )
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, step)

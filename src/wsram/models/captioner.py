@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from wsram.actions import CellDistribution, at_least_float32
 from wsram.data.vocabulary import END, PAD, START, UNKNOWN
 from wsram.errors import UserError
+from wsram.estimators import defensive_mixture
 from wsram.rollout import Rollout
 
 ATTENTIONS = ("hard", "soft")
@@ -234,6 +235,7 @@ class AttentionCaptioner(nn.Module):
         samples: int,
         generator: torch.Generator,
         temperature: float = 1.0,
+        defensive: float = 0.0,
     ) -> Rollout[Attended, CellDistribution]:
         """Draw the cells attended to before each word of given captions, and score words and cells.
 
@@ -243,16 +245,20 @@ class AttentionCaptioner(nn.Module):
             samples: sequences of cells for each caption, M.
             generator: draws the cells; on the features' device.
             temperature: of the proposal; above 1 explores more (an exploration heuristic).
+            defensive: with which probability a sequence is drawn from the policy instead of the proposal, for weights
+                that are bounded (see `wsram.estimators.defensive_mixture`).
 
         Returns:
             `Rollout`, axes samples, batch, words. Where a caption has ended, log-probabilities are 0. Soft attention
             takes no actions: the log-probabilities of its cells, the most probable ones, are 0 everywhere.
 
         Raises:
-            UserError: fewer than 1 sample.
+            UserError: fewer than 1 sample, or a share of the policy below 0 or not below 1.
         """
         if samples < 1:
             raise UserError(f"samples must be at least 1, got {samples}")
+        shape = (samples, len(tokens))
+        defend = torch.rand(shape, generator=generator, device=features.device) < defensive if defensive else None
         decoder = self.decoder
         # Longest first: before each word only the captions that have one are worked on, and they come first.
         lengths = (tokens != PAD).sum(-1)
@@ -288,6 +294,8 @@ class AttentionCaptioner(nn.Module):
                     proposal = self.inference(policy, keys[:n], state.h, read[t])
                 proposal = proposal.tempered(temperature)
                 cell = proposal.sample(generator)
+                if defend is not None:
+                    cell = torch.where(defend[:, :n], policy.sample(generator), cell)
                 context = decoder.context(looked_at, cell)
                 log_q.append(proposal.log_prob(cell))
             state = decoder.advance(gates[t], context, state)
@@ -306,16 +314,18 @@ class AttentionCaptioner(nn.Module):
         log_p_glimpses = policies.log_prob(chosen) * real
         if decoder.attention == "soft":
             log_p_glimpses = torch.zeros_like(log_p_glimpses)
-        # Only real words are read, one row for each: the vocabulary is large.
+        log_q_glimpses = whole(log_q) * real
+        # Packed, since the vocabulary is large.
         log_words = decoder.log_words(embedded, torch.cat(contexts, 1), torch.cat(outputs, 1))
         index = sorted_tokens.T[going_on].expand(samples, -1).unsqueeze(-1)
         log_p_words = log_words.gather(-1, index).squeeze(-1)
         return Rollout(
-            log_p_y=(whole(list(log_p_words.split(going, 1))) * real).sum(-1),
+            log_p_y_glimpses=whole(list(log_p_words.split(going, 1))) * real,
             log_p_glimpses=log_p_glimpses,
-            log_q_glimpses=whole(log_q) * real,
+            log_q_glimpses=log_q_glimpses,
             action=Attended(chosen, real),
             policy=policies,
+            log_proposal_glimpses=defensive_mixture(log_p_glimpses, log_q_glimpses, defensive) if defensive else None,
         )
 
     @torch.no_grad()

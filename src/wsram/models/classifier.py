@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from wsram.actions import Action, GlimpseDistribution, at_least_float32
 from wsram.errors import UserError
+from wsram.estimators import defensive_mixture
 from wsram.glimpse import Sensor
 from wsram.rollout import Rollout
 
@@ -150,14 +151,20 @@ class ViewEncoder(nn.Module):
 class Looked(NamedTuple):
     """What came of looking: log-probabilities of the labels, and the actions and policies of every glimpse, stacked.
 
-    log_p_labels: (..., batch, classes) log p(y | a, I) for every label.
+    log_p_labels_after: (..., batch, glimpses, classes) log p(y | a_1..n, I) for every label, were glimpse n the last.
+        Gradient: of the last glimpse alone, which is the one that names the label.
     action: location (..., batch, glimpses, 2), scale (..., batch, glimpses).
     policy: the distributions p(a_n | a_1..n-1, I), batched (..., batch, glimpses).
     """
 
-    log_p_labels: Tensor
+    log_p_labels_after: Tensor
     action: Action
     policy: GlimpseDistribution
+
+    @property
+    def log_p_labels(self) -> Tensor:
+        """(..., batch, classes) log p(y | a, I) for every label, after the last glimpse."""
+        return self.log_p_labels_after[..., -1, :]
 
 
 class PredictionNetwork(nn.Module):
@@ -236,7 +243,7 @@ class PredictionNetwork(nn.Module):
         pyramid = self.sensor.pyramid(images)
         upper = self.upper.initial(self.view_encoder(images))
         lower = images.new_zeros(())
-        actions, policies = [], []
+        actions, policies, named = [], [], []
         for n in range(self.glimpses if glimpses is None else glimpses):
             if n > 0:
                 # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
@@ -254,16 +261,16 @@ class PredictionNetwork(nn.Module):
                 lower = self.lower.initial(torch.zeros_like(features[..., : self.lower.size]))
                 upper = upper.expand(*features.shape[:-1], -1)
             lower = self.lower(features, lower)
-        # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
-        scores = self.label_head(self.lower.output(lower) / len(actions))
-        log_p_labels = F.log_softmax(at_least_float32(scores), -1)
-        lead = log_p_labels.shape[:-1]
+            # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
+            scores = self.label_head(self.lower.output(lower) / len(actions))
+            named.append(F.log_softmax(at_least_float32(scores), -1))
+        lead = named[-1].shape[:-1]
 
         def stack(tensors: list[Tensor], axis: int) -> Tensor:
             return torch.stack([t.expand(*lead, *t.shape[t.ndim + axis + 1 :]) for t in tensors], axis)
 
         return Looked(
-            log_p_labels,
+            torch.stack([*(n.detach() for n in named[:-1]), named[-1]], -2),
             Action(stack([a.location for a in actions], -2), stack([a.scale for a in actions], -1)),
             GlimpseDistribution(
                 stack([p.mean for p in policies], -2),
@@ -322,6 +329,7 @@ class AttentionClassifier(nn.Module):
         generator: torch.Generator,
         temperature: float = 1.0,
         glimpses: int | None = None,
+        defensive: float = 0.0,
     ) -> Rollout[Action, GlimpseDistribution]:
         """Draw action sequences from the proposal and score them.
 
@@ -332,34 +340,49 @@ class AttentionClassifier(nn.Module):
             generator: draws the actions; on the images' device.
             temperature: of the proposal; above 1 explores more (an exploration heuristic).
             glimpses: how many to take; by default all.
+            defensive: with which probability a sequence is drawn from the policy instead of the proposal, for weights
+                that are bounded (see `wsram.estimators.defensive_mixture`).
 
         Returns:
             `Rollout`, axes samples, batch, glimpses.
 
         Raises:
-            UserError: fewer than 1 sample.
+            UserError: fewer than 1 sample, or a share of the policy below 0 or not below 1.
         """
         if samples < 1:
             raise UserError(f"samples must be at least 1, got {samples}")
         log_q: list[Tensor] = []
+        # Drawn only where asked for: the actions of other rollouts do not depend on it.
+        shape = (samples, len(images))
+        defend = torch.rand(shape, generator=generator, device=images.device) < defensive if defensive else None
 
         def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
             if self.inference is None:
                 proposal = policy.detach().tempered(temperature)
             else:
                 proposal = self.prediction.policy(self.inference(raw, r2, labels)).tempered(temperature)
-            action = proposal.sample(generator, () if log_q else (samples,))
+            draw = () if log_q else (samples,)
+            action = proposal.sample(generator, draw)
+            if defend is not None:
+                other = policy.sample(generator, draw)
+                action = Action(
+                    torch.where(defend.unsqueeze(-1), other.location, action.location),
+                    torch.where(defend, other.scale, action.scale),
+                )
             log_q.append(proposal.log_prob(action))
             return action
 
         looked = self.prediction.look(images, choose, glimpses)
-        label = labels.expand(looked.log_p_labels.shape[:-1]).unsqueeze(-1)
+        after = looked.log_p_labels_after
+        after = after.gather(-1, labels.view(-1, 1, 1).expand(*after.shape[:-1], 1)).squeeze(-1)
+        log_p_glimpses, log_q_glimpses = looked.policy.log_prob(looked.action), torch.stack(log_q, -1)
         return Rollout(
-            log_p_y=looked.log_p_labels.gather(-1, label).squeeze(-1),
-            log_p_glimpses=looked.policy.log_prob(looked.action),
-            log_q_glimpses=torch.stack(log_q, -1),
+            log_p_y_glimpses=after.diff(dim=-1, prepend=torch.zeros_like(after[..., :1])),
+            log_p_glimpses=log_p_glimpses,
+            log_q_glimpses=log_q_glimpses,
             action=looked.action,
             policy=looked.policy,
+            log_proposal_glimpses=defensive_mixture(log_p_glimpses, log_q_glimpses, defensive) if defensive else None,
         )
 
     def predict(

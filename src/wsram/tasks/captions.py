@@ -110,6 +110,7 @@ class CaptionTask:
             samples=self.config.estimator.samples,
             generator=update.generator,
             temperature=self.config.exploration.temperature,
+            defensive=self.config.estimator.defensive,
         )
 
     def exploration(self, rollout: CellRollout) -> Tensor | float:

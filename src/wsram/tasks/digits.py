@@ -86,6 +86,7 @@ class DigitTask:
             samples=self.config.estimator.samples,
             generator=update.generator,
             temperature=self.config.exploration.temperature,
+            defensive=self.config.estimator.defensive,
             glimpses=glimpses_at(self.config, update.step),
         )
 
