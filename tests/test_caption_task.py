@@ -15,6 +15,7 @@ pytest.importorskip("PIL", reason="images need the captions extra")
 pytest.importorskip("sacrebleu", reason="scores need the captions extra")
 
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsram import caption_report
@@ -159,6 +160,23 @@ def test_its_results_are_made_from_files(run: Path, tmp_path: Path) -> None:
     for value in scores:
         assert f"{value:.1f}" in page.read_text()
     assert found["greedy"]["coco"]["signature"] in page.read_text()
+
+
+def test_what_is_released_says_the_same(
+    run: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = world / "Flicker8k_Dataset" / "50.png"
+    main(["release", str(run), "--to", str(tmp_path / "released")])
+    for folder in (run, tmp_path / "released"):
+        main(["caption", str(image), "--run", str(folder), "--pictures", str(tmp_path)])
+    said = re.findall(rf"{image}: (.*)", capsys.readouterr().out)
+    assert len(said) == 2 and said[0] == said[1]
+    assert (
+        str(world) not in (tmp_path / "released" / "config.json").read_text()
+    )  # where the data lay is nobody's business
+    kept = load_file(tmp_path / "released" / "best" / "model.safetensors")
+    assert kept and all(name.startswith("decoder.") for name in kept)
+    assert "exists already" in refused(capsys, "release", str(run), "--to", str(tmp_path / "released"))
 
 
 def test_a_caption_and_its_picture(run: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

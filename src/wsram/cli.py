@@ -72,6 +72,16 @@ class Caption:
 
 
 @dataclass(frozen=True)
+class Release:
+    """Write what others need of a captioner's run into a folder: decoder, vocabulary, settings, provenance."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the captioner's run."""
+    to: Path
+    """New folder."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train on the embedded digits for a few minutes, print the error on the held-out ones and draw where it looks."""
 
@@ -189,6 +199,12 @@ def _caption(args: Caption, console: Console) -> None:
     report_captions(args.run, args.images, console, beam=args.beam, pictures=args.pictures)
 
 
+def _release(args: Release, console: Console) -> None:
+    from wsram.caption_report import report_release
+
+    report_release(args.run, args.to, console)
+
+
 def _demo(args: Demo, console: Console) -> None:
     from dataclasses import replace
 
@@ -249,6 +265,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any, Console], None]]] = {
     "features": (Features, _features),
     "train-captions": (TrainCaptions, _train_captions),
     "caption": (Caption, _caption),
+    "release": (Release, _release),
     "evaluate": (Evaluate, _evaluate),
     "diagnose": (Diagnose, _diagnose),
     "benchmark": (Benchmark, _benchmark),

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -185,9 +185,45 @@ def open_run(folder: Path) -> Run[TrainConfig] | Run[CaptionConfig]:
     return Run.open(folder, CaptionConfig) if task_of(folder) == "captions" else Run.open(folder, TrainConfig)
 
 
-def load_model(model: nn.Module, checkpoint: Path) -> None:
-    """Fill `model` from a checkpoint; `UserError` if it is unreadable or was made with another configuration."""
+def release(run: Run[C], config: C, model: nn.Module, target: Path, files: Sequence[str]) -> None:
+    """Write a folder that others can open as a run, with its network alone, in half precision.
+
+    Args:
+        run: where the network comes from; its provenance and metrics go along.
+        config: the settings of the network that is released.
+        model: that network.
+        target: a folder that does not exist yet.
+        files: what else to copy of the run's folder.
+
+    Raises:
+        UserError: the target exists or cannot be written.
+    """
+    if target.exists():
+        raise UserError(f"{target} exists already; name a new folder")
+    state = load_state(run.best_checkpoint())
+    half = {name: t.half() if t.is_floating_point() else t for name, t in _contiguous(model.state_dict()).items()}
+    try:
+        (target / "best").mkdir(parents=True)
+        for name in ("provenance.json", "metrics.jsonl", *files):
+            shutil.copyfile(run.folder / name, target / name)
+        save_file(half, target / "best" / "model.safetensors")
+        _write_whole(target / "best" / "state.json", json.dumps(state, indent=2) + "\n")
+        _write_whole(target / "config.json", to_json(config))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
+
+
+def load_model(model: nn.Module, checkpoint: Path, *, without: str | None = None) -> None:
+    """Fill `model` from a checkpoint; `UserError` if it is unreadable or was made with another configuration.
+
+    Args:
+        model: the network.
+        checkpoint: the folder.
+        without: a part of the checkpoint that the network lacks: an inference network, where none is needed.
+    """
     tensors = _load_tensors(checkpoint / "model.safetensors")
+    if without is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{without}.")}
     own = model.state_dict()
     odd = sorted(name for name in own.keys() | tensors.keys() if not _same_shape(own.get(name), tensors.get(name)))
     if odd:
