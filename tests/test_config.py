@@ -52,6 +52,7 @@ ODD: dict[str, Any] = {
     "seed": 99,
     "evaluate_every": 77,
     "patience": 3,
+    "variance_draws": 4,
 }
 
 
