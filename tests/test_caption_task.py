@@ -20,6 +20,7 @@ from wsram.cli import main
 from wsram.runs import Run
 from wsram.tasks import captions as task
 
+
 @pytest.fixture(autouse=True)
 def _small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (task, caption_report):

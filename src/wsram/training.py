@@ -106,7 +106,9 @@ def variance_measures(
 
     def draw(n: int) -> Tensor:
         torch.manual_seed(schedule.seed)  # dropout is the same in every draw; only the actions differ
-        return estimate_of(task.rollout(network, Update(step, 0, index, step_generator(schedule.seed, n, 0, device)))).loss
+        return estimate_of(
+            task.rollout(network, Update(step, 0, index, step_generator(schedule.seed, n, 0, device)))
+        ).loss
 
     found = gradient_variance(draw, task.parameter_groups(network), schedule.variance_draws)
     return {f"{figure}_{group}": value for group, figures in found.items() for figure, value in figures.items()}
