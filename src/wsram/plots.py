@@ -22,6 +22,8 @@ from wsram.glimpse import Sensor
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#ffffff")
 """One for each glimpse in turn, distinguishable by readers with colour-blindness (Okabe & Ito 2008)."""
+LINES = tuple(colour for colour in COLOURS if colour not in ("#f0e442", "#ffffff"))
+"""Those of them that show on white."""
 
 
 def glimpse_box(
@@ -233,11 +235,7 @@ def plot_curves(path: Path, panels: Sequence[Panel]) -> Path:
     rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(10, 3.2 * rows + 0.6), layout="constrained", squeeze=False)
     labels = list(dict.fromkeys(label for panel in panels for label, _, _ in panel.curves))
-    # White is for glimpses on dark images.
-    style = {
-        label: (COLOURS[n % (len(COLOURS) - 1)], ("-", "--")[n // (len(COLOURS) - 1) % 2])
-        for n, label in enumerate(labels)
-    }
+    style = {label: (LINES[n % len(LINES)], ("-", "--")[n // len(LINES) % 2]) for n, label in enumerate(labels)}
     handles: dict[str, Any] = {}
     for axis, panel in zip(axes.flat, panels, strict=False):
         for label, xs, ys in panel.curves:

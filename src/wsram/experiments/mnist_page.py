@@ -106,13 +106,15 @@ def _table1(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> I
     yield origin(ours)
 
 
-def _panel(cells: Sequence[Record], title: str, x: tuple[str, str], y: tuple[str, str], scale: float = 1.0) -> Panel:
+def _panel(
+    cells: Sequence[Record], title: str, x: tuple[str, str], y: tuple[str, str], scale: float = 1.0, log: bool = True
+) -> Panel:
     curves = [
         (_title(cell["name"]), cell["curve"][x[0]], [scale * value for value in cell["curve"][y[0]]])
         for cell in cells
         if y[0] in cell["curve"]
     ]
-    return Panel(title, x[1], y[1], curves, log=True)
+    return Panel(title, x[1], y[1], curves, log)
 
 
 def _curves(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
@@ -149,7 +151,7 @@ def _noise(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> It
     plot_curves(
         folder / "noise.png",
         [
-            _panel(ours, "effective sample size, training", x, ("ess", "samples")),
+            _panel(ours, "effective sample size, training", x, ("ess", "samples"), log=False),
             *(
                 _panel(ours, f"gradient variance, {group}", x, (f"variance_{group}", "trace of covariance"))
                 for group in GROUPS
