@@ -206,6 +206,19 @@ def test_a_cell_that_fails_is_named_and_the_others_are_there(
     assert "| VAR | none | — | — | — |" in page(root) and "| WS-RAM | none |" in page(root)
 
 
+def test_a_cell_that_was_stopped_before_it_was_measured_is_not_on_the_page_yet(
+    whole: Path, tmp_path: Path, digits: Path
+) -> None:
+    root = tmp_path / "unmeasured"
+    shutil.copytree(whole, root)
+    for name in ("looking", "evaluation-held-out"):
+        (root / "runs" / "exploration" / "ws-ram-all" / "seed-0" / f"{name}.json").unlink()
+    main(words(root, digits, "--only", "table1"))
+    assert "| WS-RAM | all | — |" in page(root)
+    main(words(root, digits))
+    assert page(root) == page(whole)
+
+
 def test_mistakes_end_in_one_line(
     whole: Path, tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,7 +32,8 @@ Network = Literal["faithful", "best"]
 NETWORKS: dict[Network, TrainConfig] = {"faithful": RECIPES["paper"], "best": RECIPES["quarter-hour"]}
 """faithful: the paper's, ReLU recurrence and fully connected glimpses; best: ours, small convolutions."""
 
-FILES = ("evaluation-held-out", "evaluation-test", "looking", "diagnosis")
+FILES = ("evaluation-held-out", "evaluation-test", "diagnosis", "looking")
+MEASURED_LAST = FILES[-1]
 TUNING = "tuning.json"
 
 
@@ -254,9 +255,6 @@ def _measure(budget: MnistBudget, cell: Cell[TrainConfig], run: Run[TrainConfig]
     for name, wanted in (("held-out", True), ("test", table1 and data.dataset == "mnist")):
         if wanted and not (run.folder / f"evaluation-{name}.json").exists():
             report_evaluation(run.folder, quiet, test=name == "test", samples=budget.votes, data_dir=data.data_dir)
-    looking = run.folder / "looking.json"
-    if not looking.exists():
-        looking.write_text(json.dumps(measure_looking(run, cell.config), indent=2) + "\n")
     # One network under every estimator: only so does a ratio of variances compare estimators alone.
     if cell.name == "ws-ram-q-cv" and not (run.folder / "diagnosis.json").exists():
         report_diagnosis(
@@ -267,6 +265,9 @@ def _measure(budget: MnistBudget, cell: Cell[TrainConfig], run: Run[TrainConfig]
             draws=budget.draws,
             data_dir=data.data_dir,
         )
+    looking = run.folder / f"{MEASURED_LAST}.json"
+    if not looking.exists():
+        looking.write_text(json.dumps(measure_looking(run, cell.config), indent=2) + "\n")
 
 
 def reproduce(
@@ -306,6 +307,8 @@ def reproduce(
         )
     cells = [*tuning, *main_cells(base, budget, rates)]
     kept = [record(cell, folder, FILES, CURVE if cell.group == "table1" else CURVE[:4]) for cell in cells]
+    # A cell may have been stopped, or be in another process' hands, between its last update and its last measurement.
+    whole = [cell for cell in kept if cell is not None and (cell["group"] == "tuning" or MEASURED_LAST in cell)]
     made = {
         "experiment": "mnist",
         "budget": dataclasses.asdict(budget),
@@ -317,7 +320,7 @@ def reproduce(
         "heuristics": {name: dataclasses.asdict(weights) for name, weights in HEURISTICS.items()},
         "heuristics_of_table1": {method.name: method.heuristics for method in METHODS},
         "chosen": rates,
-        "cells": [cell for cell in kept if cell is not None],
+        "cells": whole,
     }
     written = save(results, made, page)
     console.print(f"Page: {written}", highlight=False)
