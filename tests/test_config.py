@@ -53,6 +53,7 @@ ODD: dict[str, Any] = {
     "seed": 99,
     "evaluate_every": 77,
     "patience": 3,
+    "variance_draws": 4,
 }
 
 
@@ -153,6 +154,8 @@ BAD = {
     "clip": dict(clip=-1.0),
     "glimpse growth": dict(glimpse_growth=1.5),
     "glimpse growth of nan": dict(glimpse_growth=float("nan")),
+    "variance of one draw": dict(variance_draws=1),
+    "variance of fewer": dict(variance_draws=-1),
     "samples": dict(samples=0),
     "temperature": dict(temperature=0.0),
     "temperature of nan": dict(temperature=float("nan")),

@@ -15,7 +15,7 @@ from tiny import tiny_config
 from wsram.diagnostics import effective_sample_size, gradient_variance, scale_usage
 from wsram.errors import UserError
 from wsram.models.build import build_classifier
-from wsram.report import parameter_groups
+from wsram.tasks.digits import parameter_groups
 
 
 @settings(deadline=None, max_examples=50)

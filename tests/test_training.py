@@ -762,3 +762,55 @@ def test_two_processes_train_one_network(tmp_path: Path, growth: float) -> None:
     # Each has its half of the batch and draws of its own: the two learn what one of them alone would not.
     trained(tmp_path / "alone", tiny_config(tmp_path / "data", glimpse_growth=growth, batch=4))
     assert not same_bits(load_file(checkpoint(tmp_path / "alone") / "model.safetensors"), kept)
+
+
+# The gradient's variance, measured on the way
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, dict(name="variational", proposal="policy", glimpse_growth=0.5)], ids=["inference", "growing"]
+)
+def test_measuring_variance_changes_nothing_else(tmp_path: Path, config: TrainConfig, changes: dict[str, Any]) -> None:
+    config = changed(config, **changes)
+    trained(tmp_path / "plain", config)
+    trained(tmp_path / "measured", changed(config, variance_draws=3))
+    assert same_bits(weights(tmp_path / "plain"), weights(tmp_path / "measured"))
+    groups = ["prediction", "policy", *([] if changes else ["inference"])]
+    names = {f"{figure}_{group}" for figure in ("variance", "squared_norm") for group in groups}
+    for plain, measured in zip(rows(tmp_path / "plain"), rows(tmp_path / "measured"), strict=True):
+        assert measured.keys() - plain.keys() == (names if "error_mean_action" in plain else set())
+        assert {name: measured[name] for name in plain} == plain
+        assert all(measured[name] >= 0 for name in names & measured.keys() if name.startswith("variance"))
+
+
+def test_measured_variance_is_that_of_the_networks_gradient(tmp_path: Path, config: TrainConfig) -> None:
+    """By another way: whole gradients of the final network, stacked."""
+    config = changed(config, variance_draws=4)
+    network = trained(tmp_path, config)
+    task = DigitTask(config, torch.device("cpu"))
+    index, stacked = torch.arange(config.schedule.batch), []
+    for n in range(4):
+        generator = training.step_generator(config.schedule.seed, n, 0, torch.device("cpu"))
+        rollout = task.rollout(network, training.Update(config.schedule.steps - 1, 0, index, generator))
+        loss = estimator("wake-sleep")(rollout.log_p_y, rollout.log_p_a, rollout.log_q_a).loss
+        gradients = torch.autograd.grad(loss, task.parameter_groups(network)["policy"])
+        stacked.append(torch.cat([g.flatten() for g in gradients]).double())
+    expected = float(torch.stack(stacked).var(0).sum())
+    assert rows(tmp_path)[-1]["variance_policy"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_seconds_of_training_leave_the_variance_out(
+    tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock))
+
+    def slow(*_: Any) -> dict[str, float]:
+        nonlocal clock
+        clock += 1000
+        return {}
+
+    monkeypatch.setattr(training, "variance_measures", slow)
+    trained(tmp_path, changed(config, variance_draws=2))
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["seconds"] == 0

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
@@ -148,6 +148,60 @@ class Results:
     """A page whose marked part becomes one row for each run: the README, say."""
 
 
+Budget = Literal["smoke", "standard", "paper"]
+
+
+@dataclass(frozen=True)
+class ReproduceMnist:
+    """The paper's experiments on translated scaled MNIST: error of every method, exploration, curves, noise."""
+
+    budget: Budget = "smoke"
+    """smoke: minutes; standard: hours on two cores; paper: as many updates as an accelerator can make in a day."""
+    network: Literal["faithful", "best"] = "faithful"
+    """The paper's fully connected network, or our best one."""
+    data_dir: Path | None = None
+    """Folder of the IDX files; else the user cache, or for the smoke budget the embedded digits."""
+    seeds: int | None = None
+    """Runs of each cell; by default the budget's."""
+    only: Literal["tuning", "table1", "exploration"] | None = None
+    """The one part to run; by default all."""
+    folder: Path | None = None
+    """Folder of the runs; by default runs/reproduce-mnist-BUDGET."""
+    results: Path | None = None
+    """Folder of the page; by default docs/results/mnist-BUDGET."""
+    from_files: bool = False
+    """Run nothing: make the page from its results.json alone."""
+
+
+@dataclass(frozen=True)
+class ReproduceFlickr8k:
+    """The paper's captions: BLEU and likelihood of every method, on features that `wsram features` extracted."""
+
+    budget: Budget = "smoke"
+    """smoke: minutes; standard: as long as two cores need to train well; paper: five times the updates."""
+    data: Annotated[CaptionDataConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionDataConfig)
+    seeds: int | None = None
+    """Runs of each method; by default the budget's."""
+    folder: Path | None = None
+    """Folder of the runs; by default runs/reproduce-flickr8k-BUDGET."""
+    results: Path | None = None
+    """Folder of the page; by default docs/results/flickr8k-BUDGET."""
+    from_files: bool = False
+    """Run nothing: make the page from its results.json alone."""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Reproduce the paper's experiments; stopped at any time, the same command goes on."""
+
+    experiment: Annotated[
+        Annotated[ReproduceMnist, tyro.conf.subcommand("mnist")]
+        | Annotated[ReproduceFlickr8k, tyro.conf.subcommand("flickr8k")],
+        tyro.conf.arg(name=""),
+    ]
+    """Which of them."""
+
+
 def _new_run_folder(name: str) -> Path:
     return next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists())
 
@@ -206,8 +260,6 @@ def _release(args: Release, console: Console) -> None:
 
 
 def _demo(args: Demo, console: Console) -> None:
-    from dataclasses import replace
-
     from wsram.report import report_training
     from wsram.runs import Run
     from wsram.training import train
@@ -259,6 +311,53 @@ def _results(args: Results, console: Console) -> None:
         console.print(f"Summary: {args.summary}")
 
 
+def _reproduce(args: Reproduce, console: Console) -> None:
+    chosen = args.experiment
+    if isinstance(chosen, ReproduceMnist):
+        _reproduce_mnist(chosen, console)
+    else:
+        _reproduce_flickr8k(chosen, console)
+
+
+def _reproduce_mnist(args: ReproduceMnist, console: Console) -> None:
+    from wsram.experiments import mnist
+
+    name = f"mnist-{args.budget}" + ("" if args.network == "faithful" else f"-{args.network}")
+    results = args.results or Path("docs/results", name)
+    if args.from_files:
+        console.print(f"Page: {mnist.remake(results)}")
+        return
+    budget, base = mnist.BUDGETS[args.budget], mnist.NETWORKS[args.network]
+    embedded = args.budget == "smoke" and args.data_dir is None
+    data = replace(base.data, dataset="mnist5k" if embedded else "mnist", data_dir=args.data_dir)
+    mnist.reproduce(
+        budget if args.seeds is None else replace(budget, seeds=args.seeds),
+        replace(base, data=data),
+        console,
+        only=args.only,
+        folder=args.folder or Path("runs", f"reproduce-{name}"),
+        results=results,
+    )
+
+
+def _reproduce_flickr8k(args: ReproduceFlickr8k, console: Console) -> None:
+    from wsram.experiments import flickr8k
+
+    name = f"flickr8k-{args.budget}"
+    results = args.results or Path("docs/results", name)
+    if args.from_files:
+        console.print(f"Page: {flickr8k.remake(results)}")
+        return
+    budget = flickr8k.BUDGETS[args.budget]
+    flickr8k.reproduce(
+        budget if args.seeds is None else replace(budget, seeds=args.seeds),
+        replace(CAPTION_RECIPES["captions"], data=args.data),
+        console,
+        folder=args.folder or Path("runs", f"reproduce-{name}"),
+        results=results,
+    )
+
+
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any, Console], None]]] = {
     "demo": (Demo, _demo),
     "train": (Train, _train),
@@ -270,6 +369,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any, Console], None]]] = {
     "diagnose": (Diagnose, _diagnose),
     "benchmark": (Benchmark, _benchmark),
     "results": (Results, _results),
+    "reproduce": (Reproduce, _reproduce),
 }
 
 WITH_RECIPES: dict[str, dict[str, Any]] = {"train": RECIPES, "train-captions": CAPTION_RECIPES}

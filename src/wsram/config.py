@@ -137,13 +137,17 @@ class ScheduleConfig:
     """Updates between looks at the held-out examples; a checkpoint is written each time."""
     patience: int = 0
     """Evaluations in a row without a better one after which training stops, the best kept; 0 goes on to the end."""
+    variance_draws: int = 0
+    """Gradient estimates drawn at each evaluation to measure their variance; 0 measures none."""
 
     def __post_init__(self) -> None:
-        at_least = dict.fromkeys(("warmup", "patience", "learning_rate", "clip"), 0)
+        at_least = dict.fromkeys(("warmup", "patience", "learning_rate", "clip", "variance_draws"), 0)
         at_least |= dict.fromkeys(("steps", "batch", "evaluate_every"), 1)
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"{name.replace('_', ' ')} must be at least {least}, got {getattr(self, name)}")
+        if self.variance_draws == 1:
+            raise UserError("a variance needs at least 2 draws, got 1; use --variance-draws 0 to measure none")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,24 @@ def scale_usage(scale: Tensor, scales: int) -> Tensor:
     return torch.bincount(scale.flatten(), minlength=scales).float() / scale.numel()
 
 
+def location_coverage(location: Tensor, cells: int = 8) -> float:
+    r"""How much of the image is looked at: $e^H / C$ of the shares of glimpses in C = cells² equal parts of it.
+
+    From 1/C, if all glimpses are in one part, to 1, if every part gets the same; H is the shares' entropy in nats.
+
+    Args:
+        location: (..., 2) in [-1, 1]; what lies beyond counts for the nearest part.
+        cells: parts along each axis.
+
+    Example:
+        >>> location_coverage(torch.tensor([[-0.5, -0.5], [0.5, 0.5]]), cells=2)
+        0.5
+    """
+    at = ((location.reshape(-1, 2) + 1) / 2 * cells).long().clamp(0, cells - 1)
+    shares = torch.bincount(at[:, 1] * cells + at[:, 0], minlength=cells**2).double() / len(at)
+    return float(torch.special.entr(shares).sum().exp()) / cells**2
+
+
 def gradient_variance(
     draw: Callable[[int], Tensor], groups: Mapping[str, Iterable[nn.Parameter]], draws: int
 ) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from wsram.glimpse import Sensor
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#ffffff")
 """One for each glimpse in turn, distinguishable by readers with colour-blindness (Okabe & Ito 2008)."""
+LINES = tuple(colour for colour in COLOURS if colour not in ("#f0e442", "#ffffff"))
+"""Those of them that show on white."""
 
 
 def glimpse_box(
@@ -199,5 +202,51 @@ def plot_caption_training(path: Path, metrics: Sequence[dict[str, Any]]) -> Path
     entropy.plot(steps, [row["attention_entropy"] for row in metrics])
     entropy.set(title="entropy of attention", xlabel="updates", ylabel="nats")
     figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One part of a figure of curves.
+
+    title, x, y: what is written over it and along its axes.
+    curves: (label, xs, ys) of each line; lines that share a label, seeds of one method say, share a colour.
+    log: whether y is an axis of logarithms.
+    """
+
+    title: str
+    x: str
+    y: str
+    curves: Sequence[tuple[str, Sequence[float], Sequence[float]]]
+    log: bool = False
+
+
+def plot_curves(path: Path, panels: Sequence[Panel]) -> Path:
+    """Draw panels of curves, two in a row, with one legend for all.
+
+    Args:
+        path: the picture to write.
+        panels: what to draw.
+
+    Returns:
+        The path.
+    """
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(10, 3.2 * rows + 0.6), layout="constrained", squeeze=False)
+    labels = list(dict.fromkeys(label for panel in panels for label, _, _ in panel.curves))
+    style = {label: (LINES[n % len(LINES)], ("-", "--")[n // len(LINES) % 2]) for n, label in enumerate(labels)}
+    handles: dict[str, Any] = {}
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for label, xs, ys in panel.curves:
+            colour, line = style[label]
+            (handles[label],) = axis.plot(xs, ys, line, color=colour, linewidth=1.2)
+        axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+        if panel.log and any(y > 0 for _, _, ys in panel.curves for y in ys):
+            axis.set_yscale("log")
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, max(1, len(handles))))
+    figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

@@ -26,7 +26,7 @@ from wsram.models.build import build_classifier
 from wsram.models.classifier import AttentionClassifier
 from wsram.plots import plot_glimpses, plot_training
 from wsram.runs import Run, load_model, load_state
-from wsram.tasks.digits import load_digits_of, on
+from wsram.tasks.digits import load_digits_of, on, parameter_groups
 from wsram.training import step_generator
 
 
@@ -138,17 +138,6 @@ def report_evaluation(
     path.write_text(json.dumps(record, indent=2) + "\n")
     console.print(f"Saved: {path}")
     return record
-
-
-def parameter_groups(network: AttentionClassifier) -> dict[str, list[torch.nn.Parameter]]:
-    """The parameters by what they do: "prediction" (glimpses to label), "policy" (where to look), "inference" (η)."""
-    p = network.prediction
-    groups: dict[str, list[torch.nn.Module]] = {
-        "prediction": [p.glimpse_encoder, p.lower, p.label_head],
-        "policy": [p.view_encoder, p.upper, p.policy_head],
-        "inference": [] if network.inference is None else [network.inference],
-    }
-    return {name: [q for m in modules for q in m.parameters()] for name, modules in groups.items() if modules}
 
 
 def report_diagnosis(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from wsram.allocator import keep_freed_memory
 from wsram.config import ScheduleConfig
-from wsram.diagnostics import effective_sample_size
+from wsram.diagnostics import effective_sample_size, gradient_variance
 from wsram.errors import UserError
 from wsram.estimators import Estimate, estimator
+from wsram.rollout import Rollout
 from wsram.runs import Run, load_model, load_optimizer, load_state
 from wsram.tasks import Task, Update, build_task
 
@@ -78,6 +79,41 @@ def measures(estimate: Estimate) -> dict[str, Tensor]:
         }
 
 
+def variance_measures(
+    task: Task,
+    network: nn.Module,
+    estimate_of: Callable[[Rollout[Any, Any]], Estimate],
+    schedule: ScheduleConfig,
+    step: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """How noisy the estimator's gradient is after update `step`, without exploration terms; nothing of it is applied.
+
+    It is taken on the same examples every time, the first batch of them, so that figures along a run compare.
+
+    Args:
+        task: makes the rollouts.
+        network: what the gradient is of.
+        estimate_of: the estimator with its settings.
+        schedule: names the seed, the batch and the number of draws.
+        step: the update, on which the number of glimpses may depend.
+        device: of the examples.
+
+    Returns:
+        For each group of parameters, "variance_GROUP" and "squared_norm_GROUP"; see `gradient_variance`.
+    """
+    index = torch.arange(min(schedule.batch, task.examples), device=device)
+
+    def draw(n: int) -> Tensor:
+        torch.manual_seed(schedule.seed)  # dropout is the same in every draw; only the actions differ
+        return estimate_of(
+            task.rollout(network, Update(step, 0, index, step_generator(schedule.seed, n, 0, device)))
+        ).loss
+
+    found = gradient_variance(draw, task.parameter_groups(network), schedule.variance_draws)
+    return {f"{figure}_{group}": value for group, figures in found.items() for figure, value in figures.items()}
+
+
 def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module:
     """Train the run's network to its last update, writing metrics and checkpoints into its folder.
 
@@ -109,6 +145,16 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
         )
     keep_freed_memory()
     surrogate = estimator(settings.name)
+
+    def estimate_of(rollout: Rollout[Any, Any]) -> Estimate:
+        return surrogate(
+            rollout.log_p_y_glimpses,
+            rollout.log_p_glimpses,
+            rollout.log_q_glimpses,
+            control_variates=settings.control_variates,
+            log_proposal=rollout.log_proposal_glimpses,
+        )
+
     task: Task = build_task(run.config, device)
     torch.manual_seed(schedule.seed)
     network = task.build()
@@ -151,13 +197,7 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
             generator = step_generator(schedule.seed, step, accelerator.process_index, device)
             torch.manual_seed(generator.initial_seed())  # for what takes no generator: dropout
             rollout = task.rollout(model, Update(step, epoch, mine, generator))
-            estimate = surrogate(
-                rollout.log_p_y_glimpses,
-                rollout.log_p_glimpses,
-                rollout.log_q_glimpses,
-                control_variates=settings.control_variates,
-                log_proposal=rollout.log_proposal_glimpses,
-            )
+            estimate = estimate_of(rollout)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, step)
             optimizer.zero_grad()
@@ -180,6 +220,8 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
                 if evaluating:
                     found = task.evaluate(network, step, accelerator.autocast)
                     row |= found
+                    if schedule.variance_draws:
+                        row |= variance_measures(task, network, estimate_of, schedule, step, device)
                     shown = f"held-out {task.watched.replace('_', ' ')} {found[task.watched]:.4g}"
                     stale = 0 if found[task.watched] < best else stale + 1
                     best = min(best, found[task.watched])

@@ -67,6 +67,10 @@ class Task(Protocol):
         """Figures on held-out examples after update `step`."""
         ...
 
+    def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """The network's parameters by what they do, the groups that gradients are compared in."""
+        ...
+
 
 def build_task(config: Any, device: torch.device) -> Task:
     """The task that these settings describe, its examples on the device.

@@ -146,3 +146,12 @@ class CaptionTask:
         said = caption_images(captioner, self.features, self.dev_rows, self.vocabulary, beam=1, autocast=autocast)
         scores = bleu(said, [image.captions for image in self.dev_set.images], "papers").scores
         return found | {"bleu1_greedy": scores[0], "bleu4_greedy": scores[3]}
+
+    def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """The parameters by what they do: "prediction" (cells to words), "policy" (where to look), "inference" (η)."""
+        captioner = cast(AttentionCaptioner, network)
+        decoder = captioner.decoder
+        policy = [p for module in (decoder.key, decoder.query, decoder.energy) for p in module.parameters()]
+        chosen = {id(p) for p in policy}
+        groups = {"prediction": [p for p in decoder.parameters() if id(p) not in chosen], "policy": policy}
+        return groups if captioner.inference is None else groups | {"inference": [*captioner.inference.parameters()]}

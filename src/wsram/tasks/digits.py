@@ -55,6 +55,17 @@ def on(device: torch.device, digits: Digits) -> Digits:
     return Digits(digits.images.to(device), digits.labels.to(device))
 
 
+def parameter_groups(network: AttentionClassifier) -> dict[str, list[nn.Parameter]]:
+    """The parameters by what they do: "prediction" (glimpses to label), "policy" (where to look), "inference" (η)."""
+    p = network.prediction
+    groups: dict[str, list[nn.Module]] = {
+        "prediction": [p.glimpse_encoder, p.lower, p.label_head],
+        "policy": [p.view_encoder, p.upper, p.policy_head],
+        "inference": [] if network.inference is None else [network.inference],
+    }
+    return {name: [q for m in modules for q in m.parameters()] for name, modules in groups.items() if modules}
+
+
 class DigitTask:
     """See `wsram.tasks.Task`."""
 
@@ -109,3 +120,7 @@ class DigitTask:
         glimpses = glimpses_at(self.config, step)
         classifier = cast(AttentionClassifier, network)
         return evaluate_mean_action(classifier, self.held_out, self.spec, glimpses=glimpses, autocast=autocast)
+
+    def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """See `parameter_groups`, the function."""
+        return parameter_groups(cast(AttentionClassifier, network))

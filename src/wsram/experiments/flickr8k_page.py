@@ -1,0 +1,158 @@
+"""The page of the experiment on Flickr8k, made from what was kept of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from wsram.experiments.pages import Record, difference, of, origin, table, updates_to_reach
+from wsram.experiments.published import FLICKR8K_BLEU
+from wsram.experiments.statistics import shown
+from wsram.plots import Panel, plot_curves
+from wsram.tasks.captions import EVALUATION_SAMPLES
+
+CURVE = ("step", "seconds", "nll_word_training", "log_evidence", "ess", "nll_word")
+"""Figures of metrics.jsonl that are kept of a run."""
+
+LABELS = {
+    "var": "VAR",
+    "var-plain": "VAR without baseline",
+    "ws-ram": "WS-RAM",
+    "ws-ram-q": "WS-RAM + q",
+    "soft": "soft attention",
+}
+BESIDE = {"var": "VAR", "ws-ram-q": "WS-RAM", "soft": "soft attention"}
+"""Whose published figures stand beside each method's."""
+
+
+def page(made: Mapping[str, Any], folder: Path) -> str:
+    """The page's text; its figure is drawn into the folder.
+
+    Args:
+        made: what `reproduce` kept.
+        folder: of the page.
+    """
+    budget, network, data, cells = made["budget"], made["network"], made["data"], made["cells"]
+    sections = [
+        f"# Flickr8k captions: budget {budget['name']}",
+        "Made by `wsram reproduce flickr8k` from `results.json` beside this page. "
+        f"Features {data['encoder']}, a {data['grid']} by {data['grid']} grid of {data['channels']} channels, frozen; "
+        f"decoder of {network['units']} units; M = {budget['samples']} samples for every method with hard attention; "
+        f"one peak learning rate, {data['learning_rate']:g}, for all. A figure is a mean over seeds ± half its 95% "
+        "interval (Student's t), with the number of seeds in brackets; one seed has no interval.",
+    ]
+    parts = (_bleu, _likelihood, _curve)
+    return "\n\n".join([*sections, *(text for part in parts for text in part(cells, made, folder))]) + "\n"
+
+
+def _bleu(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    measured = [cell for cell in cells if "evaluation-test" in cell]
+    if not measured:
+        return
+    yield "## BLEU"
+    first = measured[0]["evaluation-test"]
+    ways = [key for key in first if key == "greedy" or key.startswith("beam_")]
+    for protocol, example in first[ways[0]].items():
+        comparable = protocol == "papers"
+        rows = []
+        for name, label in LABELS.items():
+            seeds = of(measured, "table", name)
+            for way in ways:
+                scores = [cell["evaluation-test"][way][protocol]["bleu"] for cell in seeds]
+                row = [label, way.replace("_", " "), *(shown([s[n] for s in scores], 1) for n in range(4))]
+                if comparable:
+                    row += _beside(name, scores)
+                rows.append(row)
+        header = ["method", "captions", *(f"BLEU-{n}" for n in range(1, 5))]
+        yield f"### Protocol {protocol}"
+        yield table([*header, "published", "difference"] if comparable else header, rows)
+        yield f"Signature: `{example['signature']}`."
+    yield "### Published figures"
+    yield table(
+        ["method", *(f"BLEU-{n}" for n in range(1, 5)), "source"],
+        [[name, *(f"{value:.1f}" for value in p.values), p.source] for name, p in FLICKR8K_BLEU.items()],
+    )
+    yield (
+        f"Protocol: {first['images']:,} test images, the network of the best development likelihood, measured once. "
+        "Published figures carry no brevity penalty and stand beside the protocol that has none; the paper's WS-RAM, "
+        "whose inference network reads the caption, stands beside our WS-RAM + q. The difference is ours minus "
+        "published, in points."
+    )
+    yield origin(measured)
+
+
+def _beside(name: str, scores: Sequence[Sequence[float]]) -> list[str]:
+    if name not in BESIDE:
+        return ["—", "—"]
+    published = FLICKR8K_BLEU[BESIDE[name]].values
+    ours = [fmean(s[n] for s in scores) if scores else None for n in range(4)]
+    pairs = zip(ours, published, strict=True)
+    return [" / ".join(f"{value:.1f}" for value in published), " / ".join(difference(*pair, 1) for pair in pairs)]
+
+
+def _likelihood(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    if not cells:
+        return
+    yield "## Likelihood"
+    level = _best(of(cells, "table", "var"))
+    rows = []
+    for name, label in LABELS.items():
+        seeds = of(cells, "table", name)
+        row = [label]
+        for figure in ("nll_word", "bound_word"):
+            for split in ("evaluation-dev", "evaluation-test"):
+                row.append(shown([cell[split][figure] for cell in seeds if split in cell], 3))
+        reached = [] if level is None else [updates_to_reach(cell["curve"], "nll_word", level) for cell in seeds]
+        known = [float(step) for step in reached if step is not None]
+        rows.append([*row, shown(known, 0), f"{len(known)} of {len(seeds)}"])
+    yield table(
+        ["method", "NLL, dev", "NLL, test", "bound F, dev", "bound F, test", "updates to VAR's best", "seeds that did"],
+        rows,
+    )
+    best = "" if level is None else f" VAR's best development NLL, a mean over seeds, is {level:.4f}."
+    yield (
+        f"Nats for a word. NLL is under the evidence bound of {made['budget']['likelihood_samples']} samples (1 for "
+        f"soft attention), at evaluations in training of {EVALUATION_SAMPLES}; updates are those of the first "
+        f"evaluation that reached it.{best}"
+    )
+    yield origin(cells)
+
+
+def _best(cells: Sequence[Record]) -> float | None:
+    """The mean over seeds of the best development likelihood; None without cells."""
+    best = [min(value for value in cell["curve"]["nll_word"] if value is not None) for cell in cells]
+    return fmean(best) if best else None
+
+
+def _curve(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    names = [name for name in LABELS if name != "soft" and of(cells, "table", name)]
+    if not names:
+        return
+    last = made["budget"]["curve"]
+    drawn = [(LABELS[name], cell["curve"]) for name in names for cell in of(cells, "table", name)]
+
+    def panel(title: str, x: str, along: str, figure: str, y: str) -> Panel:
+        curves = []
+        for label, curve in drawn:
+            points = [
+                (at, value)
+                for step, at, value in zip(curve["step"], curve[x], curve[figure], strict=True)
+                if step <= last and value is not None
+            ]
+            curves.append((label, [at for at, _ in points], [value for _, value in points]))
+        return Panel(title, along, y, curves)
+
+    plot_curves(
+        folder / "curve.png",
+        [
+            panel("training NLL of a word, bound F", "step", "updates", "nll_word_training", "nats"),
+            panel("training NLL of a word, bound F", "seconds", "seconds of training", "nll_word_training", "nats"),
+            panel("log-evidence of a caption, training", "step", "updates", "log_evidence", "nats"),
+            panel("development NLL of a word", "step", "updates", "nll_word", "nats"),
+        ],
+    )
+    yield f"## The first {last:,} updates"
+    yield "![Likelihood against updates and seconds](curve.png)"
+    yield origin([cell for name in names for cell in of(cells, "table", name)])
