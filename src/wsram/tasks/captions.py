@@ -151,7 +151,7 @@ class CaptionTask:
         """The parameters by what they do: "prediction" (cells to words), "policy" (where to look), "inference" (η)."""
         captioner = cast(AttentionCaptioner, network)
         decoder = captioner.decoder
-        policy = [p for module in (decoder.key, decoder.query, decoder.energy) for p in module.parameters()]
+        policy = [p for module in (decoder.key, decoder.query) for p in module.parameters()]
         chosen = {id(p) for p in policy}
         groups = {"prediction": [p for p in decoder.parameters() if id(p) not in chosen], "policy": policy}
         return groups if captioner.inference is None else groups | {"inference": [*captioner.inference.parameters()]}
