@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsram.allocator import keep_freed_memory
@@ -23,6 +24,13 @@ from wsram.provenance import provenance
 from wsram.tasks.digits import exploration_terms
 from wsram.training import build_optimizer, step_generator
 
+KINDS = {
+    "matrix products": ("mm", "linear", "matmul"),
+    "convolutions": ("conv",),
+    "pooling": ("pool",),
+    "gathering": ("index", "gather", "unfold", "embedding"),
+}
+"""Parts of the names of torch's operators that tell what they do; the first that fits counts."""
 MATMUL = 1024
 """Side of the square matrices whose product sets the machine's rate."""
 
@@ -40,7 +48,8 @@ def measure_step(config: TrainConfig, *, repeats: int, device: torch.device) -> 
 
     Returns:
         "milliseconds" by part, "operations" of one step (multiplications and additions, forward and backward, of matrix
-        products and convolutions), "matmul_rate" and "step_rate" in operations a second.
+        products and convolutions), "matmul_rate" and "step_rate" in operations a second, and "shares" of the forward
+        and backward pass by kind of operator.
 
     Raises:
         UserError: fewer than 1 repeat.
@@ -113,7 +122,32 @@ def measure_step(config: TrainConfig, *, repeats: int, device: torch.device) -> 
         "operations": operations,
         "matmul_rate": 2 * MATMUL**3 / median["matmul"] * 1e3,
         "step_rate": operations / median["step"] * 1e3,
+        "shares": operator_shares(lambda: forward().backward(), device),
     }
+
+
+def _kind(operator: str) -> str:
+    """What an operator of torch does, as far as its name tells; all that moves or combines numbers is "elementwise"."""
+    return next((kind for kind, names in KINDS.items() if any(name in operator for name in names)), "elementwise")
+
+
+def operator_shares(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Share of a step's time by kind of operator, from torch's profiler over three steps; the shares sum to 1.
+
+    Args:
+        step: one step.
+        device: where it runs; on CUDA the kernels' time counts, on the CPU the operators' own.
+    """
+    cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as profiler:
+        for _ in range(3):
+            step()
+    spent = dict.fromkeys([*KINDS, "elementwise"], 0.0)
+    for event in profiler.key_averages():
+        spent[_kind(event.key)] += event.self_device_time_total if cuda else event.self_cpu_time_total
+    whole = sum(spent.values())
+    return {kind: time / whole for kind, time in spent.items()}
 
 
 def report_benchmark(
@@ -146,6 +180,8 @@ def report_benchmark(
     for part in ("placement", "forward", "backward", "optimizer"):
         console.print(f"  {part:10} {ms[part]:6.1f} ms  {ms[part] / ms['step']:4.0%} of the step")
     console.print(f"  (in forward: pyramid {ms['pyramid']:.1f} ms, glimpses {ms['glimpses']:.1f} ms)")
+    shares = ", ".join(f"{kind} {share:.0%}" for kind, share in result["shares"].items())
+    console.print(f"  forward and backward by kind of operator: {shares}")
     console.print(f"step's rate / matrix-product rate: {ratios['step_rate_over_matmul_rate']:.2f}")
     console.print(f"placement and glimpses / step: {ratios['placement_and_glimpses_over_step']:.3f}")
     if plain is not None:

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wsram.errors import UserError
@@ -59,10 +58,19 @@ def average_pool(images: Tensor, k: int) -> Tensor:
     """
     if k == 1:
         return images
-    height, width = images.shape[-2:]
-    whole = F.pad(images, (0, -width % k, 0, -height % k))
-    rows = reduce(torch.add, (whole[..., i::k, :] for i in range(k)))
-    return reduce(torch.add, (rows[..., i::k] for i in range(k))) / k**2
+    return _sum_of_every(_sum_of_every(images, k, -2), k, -1) / k**2
+
+
+def _sum_of_every(values: Tensor, k: int, axis: int) -> Tensor:
+    """Sums of k neighbours along an axis, -2 or -1, fewer in the last if they run out."""
+    views = [values[..., i::k, :] if axis == -2 else values[..., i::k] for i in range(min(k, values.shape[axis]))]
+    whole = [view for view in views if view.shape == views[0].shape]
+    total = whole[0] + whole[1] if len(whole) > 1 else whole[0].clone()
+    for view in whole[2:]:
+        total += view
+    for view in views[len(whole) :]:  # without padding: it would copy the whole image first
+        total.narrow(axis, 0, view.shape[axis]).add_(view)
+    return total
 
 
 class Sensor:
@@ -116,24 +124,23 @@ class Sensor:
         batch, channels, height, width = images.shape
         self.check(height, width)
         margin = self.patch_size + 1  # bilinear interpolation reads one pixel more
-        # Each level is made whole where it will lie, and what surrounds it with it: memory is written once.
-        levels = [F.pad(average_pool(images, k), (0, margin, 1, 1)) for k in self.scales]
-        sizes = [(level.shape[-2] - 2, level.shape[-1] - margin) for level in levels]
-        starts = [margin + sum(level.shape[-2] * level.shape[-1] for level in levels[:n]) for n in range(len(levels))]
-        first = images.new_zeros(batch, channels, margin)
-        pixels = torch.cat([first, *(level.flatten(2) for level in levels)], -1).flatten()
+        sizes = [(-(-height // k), -(-width // k)) for k in self.scales]
+        ends = list(accumulate(((h + 2) * (w + margin) for h, w in sizes), initial=margin))
+        pixels = images.new_zeros(batch, channels, ends[-1])
+        for k, (h, w), start, end in zip(self.scales, sizes, ends[:-1], ends[1:], strict=True):
+            pixels[..., start:end].unflatten(-1, (h + 2, w + margin))[..., 1:-1, :w] = average_pool(images, k)
 
         def on_device(values: Sequence[int]) -> Tensor:
             return torch.tensor(values, device=images.device)
 
         heights, widths = zip(*sizes, strict=True)
         return Pyramid(
-            pixels,
+            pixels.flatten(),
             (height, width),
             batch,
             channels,
             margin,
-            on_device([start + w + margin for start, w in zip(starts, widths, strict=True)]),
+            on_device([start + w + margin for start, w in zip(ends, widths, strict=False)]),
             on_device(heights),
             on_device(widths),
         )

@@ -106,6 +106,8 @@ def _section(folder: Path, base: Path) -> str:
     if benchmark:
         lines += ["| ratio of a training step | |", "| --- | --- |"]
         lines += [f"| {name.replace('_', ' ')} | {value:.2f} |" for name, value in benchmark["ratios"].items()]
+        shares = benchmark["measured"]["shares"].items()
+        lines += [f"| {kind} over forward and backward | {share:.2f} |" for kind, share in shares]
         lines += [""]
     for picture in ("glimpses.png", "training.png"):
         if (folder / picture).exists():
