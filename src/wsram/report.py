@@ -181,7 +181,7 @@ def report_diagnosis(
         for name, proposal in methods
         for control_variates in (False, True)
     ]
-    _print_diagnosis(rows, console, batch=batch, samples=samples, draws=draws)
+    _print_diagnosis(rows, console)
     path = folder / "diagnosis.json"
     path.write_text(json.dumps(rows, indent=2) + "\n")
     console.print(f"Saved: {path}")
@@ -223,23 +223,20 @@ def _diagnose(
     groups = gradient_variance(draw, parameter_groups(attending), draws)
     means = {name: math.fsum(values) / draws for name, values in seen.items()}
     shown = {"estimator": settings.name, "proposal": settings.proposal, "control_variates": settings.control_variates}
-    return shown | means | {"gradient": groups}
+    protocol = {"samples": settings.samples, "batch": len(labels), "draws": draws}
+    return shown | protocol | means | {"gradient": groups}
 
 
-def _print_diagnosis(rows: list[dict[str, Any]], console: Console, *, batch: int, samples: int, draws: int) -> None:
-    groups = list(rows[-1]["gradient"])
+def _print_diagnosis(rows: list[dict[str, Any]], console: Console) -> None:
+    groups, first = list(rows[-1]["gradient"]), rows[0]
     table = Table(
-        title=f"{batch} held-out images, {samples} samples, {draws} gradients each; variance: trace of the covariance"
+        title=f"{first['batch']} held-out images, {first['samples']} samples, {first['draws']} gradients each; "
+        "variance: trace of the covariance"
     )
-    for column in (
-        "estimator",
-        "proposal",
-        "control variates",
-        "ESS",
-        "log-evidence",
-        *(f"variance, {g}" for g in groups),
-    ):
-        table.add_column(column, justify="left" if column in ("estimator", "proposal", "control variates") else "right")
+    for column in ("estimator", "proposal", "control variates"):
+        table.add_column(column, overflow="fold")
+    for column in ("ESS", "log-evidence", *(f"variance, {g}" for g in groups)):
+        table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         variances = [f"{row['gradient'][g]['variance']:.3g}" if g in row["gradient"] else "" for g in groups]
         table.add_row(

@@ -105,9 +105,9 @@ def _section(folder: Path, base: Path) -> str:
     benchmark = _read(folder / "benchmark.json")
     if benchmark:
         lines += ["| ratio of a training step | |", "| --- | --- |"]
-        lines += [f"| {name.replace('_', ' ')} | {value:.2f} |" for name, value in benchmark["ratios"].items()]
+        lines += [f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in benchmark["ratios"].items()]
         shares = benchmark["measured"]["shares"].items()
-        lines += [f"| {kind} over forward and backward | {share:.2f} |" for kind, share in shares]
+        lines += [f"| {kind} over forward and backward | {share:.3f} |" for kind, share in shares]
         lines += [""]
     for picture in ("glimpses.png", "training.png"):
         if (folder / picture).exists():
@@ -153,6 +153,9 @@ def _widest(found: dict[str, Any]) -> dict[str, Any]:
 def _diagnosis(rows: list[dict[str, Any]]) -> list[str]:
     groups = list(rows[-1]["gradient"])
     lines = [
+        f"Effective sample size of {rows[0]['samples']} samples and gradient variance (trace of the covariance of "
+        f"{rows[0]['draws']} gradients on one batch of {rows[0]['batch']} held-out images):",
+        "",
         "| estimator | proposal | control variates | ESS | " + " | ".join(f"variance, {g}" for g in groups) + " |",
         "| --- " * (4 + len(groups)) + "|",
     ]
