@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -230,13 +231,17 @@ def _diagnose(
 def _print_diagnosis(rows: list[dict[str, Any]], console: Console) -> None:
     groups, first = list(rows[-1]["gradient"]), rows[0]
     table = Table(
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
         title=f"{first['batch']} held-out images, {first['samples']} samples, {first['draws']} gradients each; "
-        "variance: trace of the covariance"
+        "cv: control variates; then the log-evidence and the variance (trace of the covariance) by group of parameters",
     )
-    for column in ("estimator", "proposal", "control variates"):
-        table.add_column(column, overflow="fold")
-    for column in ("ESS", "log-evidence", *(f"variance, {g}" for g in groups)):
-        table.add_column(column, justify="right", overflow="fold")
+    for column in ("estimator", "proposal", "cv"):
+        table.add_column(column)
+    for column in ("ESS", "log p(y)", *groups):
+        table.add_column(column, justify="right")
     for row in rows:
         variances = [f"{row['gradient'][g]['variance']:.3g}" if g in row["gradient"] else "" for g in groups]
         table.add_row(

@@ -8,6 +8,7 @@ the same files.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,10 @@ def _section(folder: Path, base: Path) -> str:
         lines += [""]
     for picture in ("glimpses.png", "training.png"):
         if (folder / picture).exists():
-            lines += [f"![{picture.removesuffix('.png')} of {folder.name}]({(folder / picture).relative_to(base)})", ""]
+            lines += [
+                f"![{picture.removesuffix('.png')} of {folder.name}]({os.path.relpath(folder / picture, base)})",
+                "",
+            ]
     return "\n".join(lines).rstrip()
 
 
