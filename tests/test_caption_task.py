@@ -17,7 +17,7 @@ pytest.importorskip("sacrebleu", reason="scores need the captions extra")
 from safetensors.torch import load_file
 
 from caption_world import COUNTS, encoder, words, write_world
-from wsram import caption_report
+from wsram import caption_report, release
 from wsram.cli import main
 from wsram.results import BEGIN, END
 from wsram.runs import Run
@@ -26,7 +26,7 @@ from wsram.tasks import captions as task
 
 @pytest.fixture(autouse=True)
 def _small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (task, caption_report):
+    for module in (task, caption_report, release):
         monkeypatch.setattr(module, "build_encoder", encoder)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from tiny import DIGITS, HOLDOUT, TEST_DIGITS, flags, tiny_config, write_digits
 from wsram.cli import COMMANDS, main
@@ -148,6 +149,21 @@ def test_results_are_made_from_files(run: Path, tmp_path: Path, capsys: pytest.C
     assert "results/first/glimpses.png" in made and not (folder / "first" / "checkpoints").exists()
     main(words)
     assert page.read_text() == made
+
+
+def test_what_is_released_is_as_good(run: Path, digits: Path, tmp_path: Path) -> None:
+    main(["evaluate", str(run), "--samples", "2"])
+    main(["release", str(run), "--to", str(tmp_path / "released")])
+    found = json.loads((run / "evaluation-held-out.json").read_text())
+    card = (tmp_path / "released" / "MODEL_CARD.md").read_text()
+    assert f"{found['error_mean_action']:.2%}" in card and "without the inference network" in card
+    kept = load_file(tmp_path / "released" / "best" / "model.safetensors")
+    assert kept and all(name.startswith("prediction.") for name in kept)
+    assert str(digits) not in (tmp_path / "released" / "config.json").read_text()
+    main(["evaluate", str(tmp_path / "released"), "--samples", "2", "--data-dir", str(digits)])
+    again = json.loads((tmp_path / "released" / "evaluation-held-out.json").read_text())
+    assert again["nll_mean_action"] == pytest.approx(found["nll_mean_action"], rel=1e-2)  # half precision
+    assert again["step"] == found["step"]
 
 
 # One line for every mistake

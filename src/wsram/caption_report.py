@@ -22,7 +22,7 @@ from wsram.models.captioner import AttentionCaptioner
 from wsram.models.encoder import build_encoder
 from wsram.plots import plot_caption, plot_caption_training
 from wsram.report import autocast_of, device_of
-from wsram.runs import Run, load_model, load_state, release
+from wsram.runs import Run, load_model, load_state
 from wsram.tasks.captions import VOCABULARY, examples_of, features_of, load_splits
 
 
@@ -48,25 +48,6 @@ def load_captioner(run: Run[CaptionConfig], vocabulary: Vocabulary, channels: in
     captioner = build_captioner(run.config.model, alone, channels=channels, words=len(vocabulary))
     load_model(captioner, run.best_checkpoint(), without="inference")
     return captioner
-
-
-def report_release(folder: Path, target: Path, console: Console) -> None:
-    """Write the decoder of a run's captioner, its words and where it comes from, as a folder for others.
-
-    Raises:
-        UserError: no run there, or the target exists or cannot be written.
-    """
-    run = Run.open(folder, CaptionConfig)
-    vocabulary = load_vocabulary(run)
-    channels = build_encoder(run.config.data.encoder, run.config.data.grid).channels
-    config = replace(
-        run.config,
-        data=replace(run.config.data, captions=None, images=None, features=None),
-        estimator=replace(run.config.estimator, proposal="policy"),
-    )
-    release(run, config, load_captioner(run, vocabulary, channels), target, [VOCABULARY])
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    console.print(f"Released: {target} ({size / 1e6:.1f} MB); try `wsram caption IMAGE --run {target}`")
 
 
 def report_features(data: CaptionDataConfig, console: Console) -> None:

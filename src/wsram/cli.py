@@ -73,10 +73,10 @@ class Caption:
 
 @dataclass(frozen=True)
 class Release:
-    """Write what others need of a captioner's run into a folder: decoder, vocabulary, settings, provenance."""
+    """Write what others need of a run into a folder: network, settings, provenance, and a model card."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the captioner's run."""
+    """Folder of the run."""
     to: Path
     """New folder."""
 
@@ -254,7 +254,7 @@ def _caption(args: Caption, console: Console) -> None:
 
 
 def _release(args: Release, console: Console) -> None:
-    from wsram.caption_report import report_release
+    from wsram.release import report_release
 
     report_release(args.run, args.to, console)
 

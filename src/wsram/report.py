@@ -31,10 +31,11 @@ from wsram.tasks.digits import load_digits_of, on, parameter_groups
 from wsram.training import step_generator
 
 
-def load_network(run: Run[TrainConfig]) -> AttentionClassifier:
-    """The run's network as its newest checkpoint holds it."""
-    network = build_classifier(run.config.model, run.config.estimator, channels=1, classes=10)
-    load_model(network, run.latest_checkpoint())
+def load_network(run: Run[TrainConfig], *, inference: bool = True) -> AttentionClassifier:
+    """The run's network as its best or newest checkpoint holds it, with or without its inference network."""
+    settings = run.config.estimator if inference else replace(run.config.estimator, proposal="policy")
+    network = build_classifier(run.config.model, settings, channels=1, classes=10)
+    load_model(network, run.best_checkpoint(), without=None if inference else "inference")
     return network
 
 
@@ -115,7 +116,7 @@ def report_evaluation(
     spec, autocast = scene_spec(data.scene), autocast_of(config.schedule, device)
     figures = evaluate_mean_action(network, digits, spec, autocast=autocast)
     figures |= evaluate_sampled(network, digits, spec, samples=samples, autocast=autocast)
-    state = load_state(run.latest_checkpoint())
+    state = load_state(run.best_checkpoint())
     table = Table(
         title=f"{folder}: {len(digits.labels):,} {name} digits, one fixed scene each; update {state['step']:,}"
     )
@@ -239,7 +240,7 @@ def _print_diagnosis(rows: list[dict[str, Any]], console: Console) -> None:
         "cv: control variates; then the log-evidence and the variance (trace of the covariance) by group of parameters",
     )
     for column in ("estimator", "proposal", "cv"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True, min_width=len("wake-sleep-credit ") if column == "estimator" else None)
     for column in ("ESS", "log p(y)", *groups):
         table.add_column(column, justify="right")
     for row in rows:

@@ -49,7 +49,7 @@ def write_page(page: Path, results: Path) -> None:
     Raises:
         UserError: the page is missing or has no marks.
     """
-    _between_marks(page, "\n\n".join(_section(folder, page.parent) for folder in _published(results)))
+    _between_marks(page, "\n\n".join(section(folder, page.parent) for folder in _published(results)))
 
 
 def write_summary(page: Path, results: Path) -> None:
@@ -83,7 +83,8 @@ def _between_marks(page: Path, content: str) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END, 1)[1]}")
 
 
-def _section(folder: Path, base: Path) -> str:
+def section(folder: Path, base: Path) -> str:
+    """Everything that the files of one run say, as Markdown; pictures are linked from the folder `base`."""
     config = open_run(folder).config
     if isinstance(config, CaptionConfig):
         data, figures = f"captions on {config.data.encoder}, {config.data.grid}×{config.data.grid} cells", _captions

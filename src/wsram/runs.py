@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -185,15 +185,14 @@ def open_run(folder: Path) -> Run[TrainConfig] | Run[CaptionConfig]:
     return Run.open(folder, CaptionConfig) if task_of(folder) == "captions" else Run.open(folder, TrainConfig)
 
 
-def release(run: Run[C], config: C, model: nn.Module, target: Path, files: Sequence[str]) -> None:
+def write_release(run: Run[Any], config: Any, model: nn.Module, target: Path) -> None:
     """Write a folder that others can open as a run, with its network alone, in half precision.
 
     Args:
-        run: where the network comes from; its provenance and metrics go along.
+        run: where the network comes from; every small file in its folder goes along.
         config: the settings of the network that is released.
         model: that network.
         target: a folder that does not exist yet.
-        files: what else to copy of the run's folder.
 
     Raises:
         UserError: the target exists or cannot be written.
@@ -204,8 +203,9 @@ def release(run: Run[C], config: C, model: nn.Module, target: Path, files: Seque
     half = {name: t.half() if t.is_floating_point() else t for name, t in _contiguous(model.state_dict()).items()}
     try:
         (target / "best").mkdir(parents=True)
-        for name in ("provenance.json", "metrics.jsonl", *files):
-            shutil.copyfile(run.folder / name, target / name)
+        for path in run.folder.glob("*.*"):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
         save_file(half, target / "best" / "model.safetensors")
         _write_whole(target / "best" / "state.json", json.dumps(state, indent=2) + "\n")
         _write_whole(target / "config.json", to_json(config))
