@@ -121,7 +121,8 @@ def plot_training(path: Path, metrics: Sequence[dict[str, Any]], scales: Sequenc
     error.set(title="held-out error, mean action", ylabel="%")
     if any(row["error_mean_action"] > 0 for row in evaluated):  # zero has no place on an axis of logarithms
         error.set_yscale("log")
-    error.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    for each in (error.yaxis.set_major_formatter, error.yaxis.set_minor_formatter):
+        each(matplotlib.ticker.FormatStrFormatter("%g"))
     for name, label in (("bound", "variational bound F"), ("log_evidence", "log-evidence bound")):
         bounds.plot(steps, [row[name] for row in metrics], label=label)
     bounds.set(title="bounds on log p(y|I), training", ylabel="nats")
