@@ -91,6 +91,8 @@ def test_diagnosis_compares_every_estimator(run: Path, capsys: pytest.CaptureFix
     for control_variates in (True, False):
         for method in (("variational", "policy"), ("wake-sleep", "policy"), ("wake-sleep", "inference")):
             assert (*method, control_variates) in compared
+    posterior = json.loads((run / "posterior.json").read_text())
+    assert posterior["policy"] >= -0.05 and posterior["inference"] >= -0.05  # an estimate, of something not negative
     for row in found:
         assert 1 <= row["ess"] <= 5 and row["bound"] <= row["log_evidence"] + 1e-6
         assert {"prediction", "policy"} <= row["gradient"].keys()

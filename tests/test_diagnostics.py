@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from enumeration import world
 from tiny import tiny_config
-from wsram.diagnostics import effective_sample_size, gradient_variance, scale_usage
+from wsram.diagnostics import effective_sample_size, gradient_variance, posterior_divergence, scale_usage
 from wsram.errors import UserError
 from wsram.models.build import build_classifier
 from wsram.tasks.digits import parameter_groups
@@ -33,6 +35,22 @@ def test_between_one_sample_and_all_of_them_count(samples: int, batch: int, spre
 def test_equal_weights_all_count_and_a_single_weight_counts_alone() -> None:
     assert float(effective_sample_size(torch.full((5, 1), 0.2))) == pytest.approx(5.0)
     assert float(effective_sample_size(torch.eye(5)[:, :1])) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_divergence_from_the_posterior_is_the_exact_one(seed: int) -> None:
+    """From every sequence once, drawn evenly, and from many draws of a proposal."""
+    w = world(seed, inference=True)
+    y, p, q = (table.unsqueeze(-1) for table in w.tables)
+    evenly = torch.full_like(p, -math.log(4))
+    posterior = w.posterior.detach()
+    to_policy = (posterior * (posterior.log() - w.tables.p)).sum()
+    assert posterior_divergence(y, p, q, evenly).item() == pytest.approx(w.divergence().item())
+    assert posterior_divergence(y, p, p, evenly).item() == pytest.approx(to_policy.item())
+    drawn = torch.multinomial(w.tables.q.exp(), 200_000, replacement=True)
+    assert posterior_divergence(y[drawn], p[drawn], p[drawn], q[drawn]).item() == pytest.approx(
+        to_policy.item(), abs=0.02
+    )
 
 
 def test_scale_usage_counts_each_scale_also_those_never_taken() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -20,6 +21,30 @@ def effective_sample_size(weights: Tensor) -> Tensor:
         tensor([2., 1.])
     """
     return 1.0 / weights.square().sum(0)
+
+
+def posterior_divergence(log_p_y: Tensor, log_p_a: Tensor, log_r_a: Tensor, log_proposal: Tensor) -> Tensor:
+    r"""How far a distribution over action sequences is from the posterior, (batch,) nats, from many samples.
+
+    $$\mathrm{KL}(p(a|y,I) \,\|\, r) \approx \sum_m w^m \left[\log p(y|a^m,I) + \log p(a^m|I) - \log r(a^m)\right]
+      - \log \tfrac1M \sum_m \tilde w^m$$
+
+    Self-normalised, so consistent as the samples grow, and as good a reference as the proposal lets it be.
+
+    Args:
+        log_p_y, log_p_a: (samples, batch) of sequences drawn from the proposal.
+        log_r_a: (samples, batch) the same sequences under the distribution that is judged: policy or inference network.
+        log_proposal: (samples, batch) under what they were drawn from.
+
+    Example:
+        >>> everything = torch.zeros(4, 1)
+        >>> posterior_divergence(everything, everything, everything, everything)
+        tensor([0.])
+    """
+    log_joint = log_p_y + log_p_a
+    log_w = log_joint - log_proposal
+    log_evidence = torch.logsumexp(log_w, 0) - math.log(len(log_w))
+    return (torch.softmax(log_w, 0) * (log_joint - log_r_a)).sum(0) - log_evidence
 
 
 def scale_usage(scale: Tensor, scales: int) -> Tensor:

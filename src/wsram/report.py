@@ -19,7 +19,7 @@ from torch import Tensor
 from wsram.config import POLICY_ONLY, EstimatorConfig, Proposal, ScheduleConfig, TrainConfig
 from wsram.data.mnist import Digits, load_test
 from wsram.data.scenes import evaluation_scenes, scene_spec
-from wsram.diagnostics import effective_sample_size, gradient_variance
+from wsram.diagnostics import effective_sample_size, gradient_variance, posterior_divergence
 from wsram.errors import UserError
 from wsram.estimators import ESTIMATORS, estimator
 from wsram.evaluation import evaluate_mean_action, evaluate_sampled
@@ -29,6 +29,9 @@ from wsram.plots import plot_glimpses, plot_training
 from wsram.runs import Run, load_model, load_state
 from wsram.tasks.digits import load_digits_of, on, parameter_groups
 from wsram.training import step_generator
+
+REFERENCE = 500
+"""Sequences for each image that stand for the posterior."""
 
 
 def load_network(run: Run[TrainConfig], *, inference: bool = True) -> AttentionClassifier:
@@ -145,7 +148,9 @@ def report_evaluation(
 def report_diagnosis(
     folder: Path, console: Console, *, samples: int, batch: int, draws: int, data_dir: Path | None
 ) -> list[dict[str, Any]]:
-    """Print and save (diagnosis.json) ESS and gradient variance of a checkpoint under each estimator, on one batch.
+    """Print and save ESS and gradient variance of a checkpoint under each estimator, on one batch (diagnosis.json).
+
+    And how far policy and inference network are from the posterior, for which many samples stand (posterior.json).
 
     Every estimator sees the same held-out images and the same network; with the inference network it draws from q,
     without it from the policy. The variance is the trace of the gradient's covariance over repeated draws.
@@ -184,10 +189,38 @@ def report_diagnosis(
         for control_variates in (False, True)
     ]
     _print_diagnosis(rows, console)
-    path = folder / "diagnosis.json"
-    path.write_text(json.dumps(rows, indent=2) + "\n")
-    console.print(f"Saved: {path}")
+    posterior = _posterior(network, images, labels)
+    console.print(
+        f"KL from the posterior (reference: {posterior['samples']} samples for each image), nats: "
+        + ", ".join(f"to the {name} {posterior[name]:.4f}" for name in ("policy", "inference") if name in posterior)
+    )
+    for name, content in (("diagnosis.json", rows), ("posterior.json", posterior)):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        console.print(f"Saved: {folder / name}")
     return rows
+
+
+def _posterior(network: AttentionClassifier, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """Mean divergence from the posterior to the policy and to the inference network, on a batch."""
+    found: dict[str, list[Tensor]] = {}
+    generator = torch.Generator(images.device).manual_seed(0)
+    # Half of the sequences from each network: the weights are bounded, whichever of the two is better.
+    defensive = 0.5 if network.inference is not None else 0.0
+    for i in range(len(images)):
+        with torch.no_grad():
+            rollout = network(
+                images[i : i + 1], labels[i : i + 1], samples=REFERENCE, generator=generator, defensive=defensive
+            )
+        mixture = rollout.log_proposal_glimpses
+        drawn_from = rollout.log_p_a if mixture is None else mixture.sum(-1)
+        judged = {"policy": rollout.log_p_a} | ({} if mixture is None else {"inference": rollout.log_q_a})
+        for name, log_r in judged.items():
+            divergence = posterior_divergence(rollout.log_p_y, rollout.log_p_a, log_r, drawn_from)
+            found.setdefault(name, []).append(divergence)
+    return {name: torch.cat(each).mean().item() for name, each in found.items()} | {
+        "samples": REFERENCE,
+        "images": len(images),
+    }
 
 
 def _diagnose(

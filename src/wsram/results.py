@@ -25,6 +25,7 @@ KEPT = (
     "evaluation-dev.json",
     "evaluation-test.json",
     "diagnosis.json",
+    "posterior.json",
     "benchmark.json",
     "glimpses.png",
     "training.png",
@@ -104,6 +105,14 @@ def section(folder: Path, base: Path) -> str:
     diagnosis = _read(folder / "diagnosis.json")
     if diagnosis:
         lines += _diagnosis(diagnosis)
+    posterior = _read(folder / "posterior.json")
+    if posterior:
+        each = [f"to the {name} {posterior[name]:.4f}" for name in ("policy", "inference") if name in posterior]
+        lines += [
+            f"KL from the posterior (in its place, {posterior['samples']} samples for each of {posterior['images']} held-out "
+            f"images), nats: {', '.join(each)}{' network' if 'inference' in posterior else ''}.",
+            "",
+        ]
     benchmark = _read(folder / "benchmark.json")
     if benchmark:
         lines += ["| ratio of a training step | |", "| --- | --- |"]
