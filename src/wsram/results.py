@@ -109,8 +109,8 @@ def section(folder: Path, base: Path) -> str:
     if posterior:
         each = [f"to the {name} {posterior[name]:.4f}" for name in ("policy", "inference") if name in posterior]
         lines += [
-            f"KL from the posterior (in its place, {posterior['samples']} samples for each of {posterior['images']} held-out "
-            f"images), nats: {', '.join(each)}{' network' if 'inference' in posterior else ''}.",
+            f"KL from the posterior (in its place, {posterior['samples']} samples for each of {posterior['images']} "
+            f"held-out images), nats: {', '.join(each)}{' network' if 'inference' in posterior else ''}.",
             "",
         ]
     benchmark = _read(folder / "benchmark.json")
