@@ -39,15 +39,15 @@ def report_release(folder: Path, target: Path, console: Console) -> None:
         # Where the data lay on this machine is of no use on another.
         elsewhere = replace(data, captions=None, images=None, features=None)
         write_release(run, replace(run.config, data=elsewhere, estimator=taught), network, target)
-        use = f"wsram caption IMAGE --run {target}"
+        use = "wsram caption IMAGE --run"
     else:
         digits = replace(run.config, data=replace(run.config.data, data_dir=None), estimator=taught)
         write_release(run, digits, load_network(run, inference=False), target)
-        use = f"wsram evaluate {target} --data-dir PATH/TO/MNIST"
+        use = "wsram evaluate --data-dir PATH/TO/MNIST"
     card = (
         "# Model card\n\nThe network of one run of wsram, without the inference network that taught it; half-precision "
-        f"safetensors. Use it with `{use}`.\n\n"
+        f"safetensors. Use it with `{use} FOLDER`.\n\n"
     )
     (target / CARD).write_text(card + section(target, target) + "\n")
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    console.print(f"Released: {target} ({size / 1e6:.1f} MB); try `{use}`")
+    console.print(f"Released: {target} ({size / 1e6:.1f} MB); try `{use} {target}`")

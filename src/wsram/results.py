@@ -151,9 +151,10 @@ def _captions(folder: Path) -> list[str]:
         for way, scores in ((key, value) for key, value in found.items() if isinstance(value, dict)):
             for protocol, score in scores.items():
                 cells = " | ".join(f"{value:.1f}" for value in score["bleu"])
+                escaped = score["signature"].replace("|", "\\|")  # else it would end the table's cell
                 rows.append(
                     f"| {name} | {way.replace('_', ' ')} | {protocol} | {cells} | {score['length_ratio']:.2f} | "
-                    f"{found['nll_word']:.3f} | `{score['signature']}` |"
+                    f"{found['nll_word']:.3f} | `{escaped}` |"
                 )
     head = "| split | captions | protocol | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | length | nats a word | signature |"
     return [head, "| --- " * 10 + "|", *rows, ""] if rows else []
