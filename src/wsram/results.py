@@ -63,12 +63,15 @@ def write_summary(page: Path, results: Path) -> None:
     for folder in _published(results):
         found, made = _read(folder / "evaluation-test.json"), _read(folder / "provenance.json")
         if found and made:
-            figure = (
-                f"{_percent(found['error_mean_action'])} test error, mean action, {found['training_seconds']:.0f} s of "
-                f"training ({made['machine']})"
-                if "error_mean_action" in found
-                else "BLEU-1 to 4 " + " / ".join(f"{value:.1f}" for value in _widest(found)["papers"]["bleu"])
-            )
+            if "error_mean_action" in found:
+                figure = (
+                    f"{_percent(found['error_mean_action'])} test error, mean action, {found['training_seconds']:.0f} s "
+                    f"of training ({made['machine']})"
+                )
+            else:
+                way, scores = [(key, value) for key, value in found.items() if isinstance(value, dict)][-1]
+                bleu = " / ".join(f"{value:.1f}" for value in scores["papers"]["bleu"])
+                figure = f"BLEU-1 to 4 on test: {bleu} ({way.replace('_', ' ')}, protocol papers)"
             rows.append(f"| `{made['command']}` | {figure} |")
     _between_marks(page, "\n".join(["| command | figure |", "| --- | --- |", *rows]))
 
@@ -158,11 +161,6 @@ def _captions(folder: Path) -> list[str]:
                 )
     head = "| split | captions | protocol | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | length | nats a word | signature |"
     return [head, "| --- " * 10 + "|", *rows, ""] if rows else []
-
-
-def _widest(found: dict[str, Any]) -> dict[str, Any]:
-    """The scores of the widest beam that was evaluated, which is the last."""
-    return [value for value in found.values() if isinstance(value, dict)][-1]
 
 
 def _diagnosis(rows: list[dict[str, Any]]) -> list[str]:
