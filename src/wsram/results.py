@@ -65,8 +65,8 @@ def write_summary(page: Path, results: Path) -> None:
         if found and made:
             if "error_mean_action" in found:
                 figure = (
-                    f"{_percent(found['error_mean_action'])} test error, mean action, {found['training_seconds']:.0f} s "
-                    f"of training ({made['machine']})"
+                    f"{_percent(found['error_mean_action'])} test error, mean action, "
+                    f"{found['training_seconds']:.0f} s of training ({made['machine']})"
                 )
             else:
                 way, scores = [(key, value) for key, value in found.items() if isinstance(value, dict)][-1]
