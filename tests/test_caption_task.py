@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from refusals import refused
 from tiny import rows, same_bits, weights
 
 pytest.importorskip("PIL", reason="images need the captions extra")
@@ -50,15 +51,6 @@ def run(world: Path, features: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("runs") / "learned"
     main(words(world, features, "--run", str(folder), "--patience", "0", steps=240))
     return folder
-
-
-def refused(capsys: pytest.CaptureFixture[str], *given: str) -> str:
-    with pytest.raises(SystemExit) as end:
-        main(list(given))
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("wsram: ") and said.count("\n") == 1
-    return said
 
 
 def flowing(text: str) -> str:

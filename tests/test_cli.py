@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from refusals import refused
 from tiny import DIGITS, HOLDOUT, TEST_DIGITS, flags, tiny_config, write_digits
 from wsram.cli import COMMANDS, main
 from wsram.results import BEGIN, END
@@ -28,16 +29,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
     main(["train", *flags(tiny_config(digits)), "--run", str(folder)])
     return folder
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line that a mistaken command line ends with."""
-    with pytest.raises(SystemExit) as end:
-        main(list(words))
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("wsram: ") and said.count("\n") == 1 and said.endswith("\n"), said
-    return said
 
 
 def flowing(text: str) -> str:

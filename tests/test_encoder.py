@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,18 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from refusals import refusal
 from wsram.data.captions import load_captions
 from wsram.data.features import ImageEncoder, read_image
-from wsram.errors import UserError
 from wsram.models.encoder import LITE, Encoder, build_encoder
-
-
-def refusal(call: Callable[[], object], *words: object) -> None:
-    with pytest.raises(UserError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert str(word) in str(caught.value)
 
 
 def plain(trunk: nn.Module, *, grid: int = 2, channels: int = 3) -> Encoder:

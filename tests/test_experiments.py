@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from refusals import refused
 from tiny import TEST_DIGITS, rows, same_run, tiny_config, trained, weights, write_digits
 from wsram.cli import main
 from wsram.config import CaptionConfig, TrainConfig
@@ -81,16 +82,6 @@ def made(root: Path) -> dict[str, Any]:
 
 def page(root: Path) -> str:
     return (root / "results" / "index.md").read_text()
-
-
-def refused(capsys: pytest.CaptureFixture[str], *given: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(list(given))
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("wsram: ") and said.count("\n") == 1
-    return said
 
 
 # Digits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,12 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
+from refusals import refusal
 from wsram.data.features import CacheKey, Features, cache_key, extract_features, image_set, open_features, read_image
-from wsram.errors import UserError
 from wsram.models.encoder import Encoder
 
 SIDE = 4
 COUNT = 7
-
-
-def refusal(call: Callable[[], object], *words: object) -> None:
-    with pytest.raises(UserError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert str(word) in str(caught.value)
 
 
 class Stop(Exception):

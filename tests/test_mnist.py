@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from refusals import refusal
 from wsram.data import mnist
 from wsram.data.mnist import Digits, load_digits, load_mnist, load_mnist5k, load_test, read_idx
-from wsram.errors import UserError
 
 IMAGES, LABELS = mnist.IDX_FILES["train"]
 
@@ -28,17 +28,6 @@ def idx(values: Tensor) -> bytes:
     """An IDX file of unsigned bytes, written here apart from the code that reads it."""
     lengths = b"".join(length.to_bytes(4, "big") for length in values.shape)
     return bytes([0, 0, 8, values.ndim]) + lengths + values.numpy().tobytes()
-
-
-def refusal(call: Callable[[], object], *words: object) -> str:
-    """The message of the `UserError` that the call raises: one line with all of the words."""
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert str(word) in message
-    return message
 
 
 def numbered(count: int) -> Digits:

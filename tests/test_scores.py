@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 
 import pytest
 
-from wsram.errors import UserError
+from refusals import refusal
 from wsram.scores import PROTOCOLS, bleu, ptb_tokenize
 
 pytest.importorskip("sacrebleu", reason="the captions extra is not installed")
-
-
-def refusal(call: Callable[[], object], *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 def test_a_caption_like_its_reference_scores_100_in_every_protocol() -> None:

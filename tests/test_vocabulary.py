@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refusals import refusal
 from wsram.data.captions import load_captions
 from wsram.data.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary, tokenize
-from wsram.errors import UserError
 
 DOGS = ["A dog runs .", "The dog sleeps .", "a dog"]
-
-
-def refusal(call: Callable[[], object], *words: object) -> None:
-    with pytest.raises(UserError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert str(word) in str(caught.value)
 
 
 @pytest.mark.parametrize(

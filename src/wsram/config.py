@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from wsram.errors import UserError
+from wsram.errors import UserError, require_at_least
 
 T = TypeVar("T")
 
@@ -141,11 +141,9 @@ class ScheduleConfig:
     """Gradient estimates drawn at each evaluation to measure their variance; 0 measures none."""
 
     def __post_init__(self) -> None:
-        at_least = dict.fromkeys(("warmup", "patience", "learning_rate", "clip", "variance_draws"), 0)
-        at_least |= dict.fromkeys(("steps", "batch", "evaluate_every"), 1)
-        for name, least in at_least.items():
-            if not getattr(self, name) >= least:
-                raise UserError(f"{name.replace('_', ' ')} must be at least {least}, got {getattr(self, name)}")
+        require_at_least(1, steps=self.steps, batch=self.batch, evaluate_every=self.evaluate_every)
+        require_at_least(0, warmup=self.warmup, patience=self.patience, variance_draws=self.variance_draws)
+        require_at_least(0, learning_rate=self.learning_rate, clip=self.clip)
         if self.variance_draws == 1:
             raise UserError("a variance needs at least 2 draws, got 1; use --variance-draws 0 to measure none")
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wsram.actions import CellDistribution, at_least_float32
 from wsram.data.vocabulary import END, PAD, START, UNKNOWN
-from wsram.errors import UserError
+from wsram.errors import UserError, require_at_least
 from wsram.estimators import defensive_mixture
 from wsram.rollout import Rollout
 
@@ -88,11 +88,8 @@ class CaptionDecoder(nn.Module):
         attention: str = "hard",
     ) -> None:
         super().__init__()
-        least = {"channels": 1, "words": 5, "embedding": 1, "units": 1, "attention_units": 1}
-        given = (channels, words, embedding, units, attention_units)
-        for (name, bound), value in zip(least.items(), given, strict=True):
-            if value < bound:
-                raise UserError(f"{name.replace('_', ' ')} must be at least {bound}, got {value}")
+        require_at_least(1, channels=channels, embedding=embedding, units=units, attention_units=attention_units)
+        require_at_least(5, words=words)
         if not 0 <= dropout < 1:
             raise UserError(f"dropout is a share of the units, from 0 to below 1, got {dropout}")
         if attention not in ATTENTIONS:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsram.actions import Action, GlimpseDistribution, at_least_float32
-from wsram.errors import UserError
+from wsram.errors import UserError, require_at_least
 from wsram.estimators import defensive_mixture
 from wsram.glimpse import Sensor
 from wsram.rollout import Rollout
@@ -201,11 +201,8 @@ class PredictionNetwork(nn.Module):
         std_range: tuple[float, float] = (0.03, 1.0),
     ) -> None:
         super().__init__()
-        least = {"glimpses": 1, "channels": 1, "classes": 2, "lower_units": 2, "upper_units": 2}
-        given = (glimpses, channels, classes, lower_units, upper_units)
-        for (name, bound), value in zip(least.items(), given, strict=True):
-            if value < bound:
-                raise UserError(f"{name.replace('_', ' ')} must be at least {bound}, got {value}")
+        require_at_least(1, glimpses=glimpses, channels=channels)
+        require_at_least(2, classes=classes, lower_units=lower_units, upper_units=upper_units)
         if not 0 < std_range[0] <= std_range[1]:
             raise UserError(f"the range of the location's standard deviation must be 0 < low <= high, got {std_range}")
         self.sensor = sensor
