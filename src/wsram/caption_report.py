@@ -154,13 +154,13 @@ def report_captions(folder: Path, images: Sequence[Path], console: Console, *, b
     vocabulary = load_vocabulary(run)
     encoder = build_encoder(run.config.data.encoder, run.config.data.grid)
     captioner = load_captioner(run, vocabulary, encoder.channels).eval()
+    read = [read_image(path, encoder.resolution) for path in images]  # a bad one is told before anything is made
     try:
         pictures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {pictures} ({error.strerror}); name another") from error
     said = []
-    for path in images:
-        pixels = read_image(path, encoder.resolution)
+    for path, pixels in zip(images, read, strict=True):
         with torch.no_grad():
             spoken = captioner.speak(encoder(pixels.unsqueeze(0)), beam=beam)
         tokens = spoken.tokens[0]
