@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,13 +13,12 @@ from torch import Tensor
 from wsram.data.features import Features
 from wsram.data.vocabulary import Vocabulary
 from wsram.errors import UserError
+from wsram.evaluation import Autocast
 from wsram.models.captioner import AttentionCaptioner
-from wsram.scores import Bleu, bleu
+from wsram.scores import PROTOCOLS, Bleu, bleu
 
 ROWS = 500
 """Captions looked at together."""
-
-Autocast = Callable[[], AbstractContextManager[None]]
 
 
 def evaluate_likelihood(
@@ -63,7 +63,7 @@ def evaluate_likelihood(
             said = tokens[part, : int(lengths[part].max())].to(device)
             with autocast():
                 rollout = policy_alone(features.take(rows[part]).to(device), said, samples=samples, generator=generator)
-            evidence += float(torch.logsumexp(rollout.log_p_y, 0).sum()) - len(part) * _log(samples)
+            evidence += float(torch.logsumexp(rollout.log_p_y, 0).sum()) - len(part) * math.log(samples)
             bound += float(rollout.log_p_y.mean(0).sum())
     captioner.train(training)
     words = int(lengths.sum())
@@ -103,14 +103,8 @@ def caption_images(
 
 def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
     """BLEU under every protocol, as it goes into a file: scores in percent, length ratio and sacrebleu's signature."""
-    from wsram.scores import PROTOCOLS
-
     found: dict[str, Bleu] = {name: bleu(captions, references, name) for name in PROTOCOLS}
     return {
         name: {"bleu": list(b.scores), "length_ratio": b.length_ratio, "signature": b.signature}
         for name, b in found.items()
     }
-
-
-def _log(samples: int) -> float:
-    return torch.tensor(float(samples)).log().item()

@@ -13,6 +13,8 @@ from wsram.data.scenes import SceneSpec, evaluation_scenes
 from wsram.errors import UserError
 from wsram.models.classifier import AttentionClassifier, Looked
 
+Autocast = Callable[[], AbstractContextManager[None]]
+"""Makes the context that sets the precision to compute in."""
 ROWS = 2000
 """Glimpse sequences looked at together: bounds memory whatever the number of samples."""
 
@@ -23,7 +25,7 @@ def evaluate_mean_action(
     spec: SceneSpec,
     *,
     glimpses: int | None = None,
-    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    autocast: Autocast = nullcontext,
 ) -> dict[str, float]:
     """Error and negative log-likelihood when the network looks at its mean actions, one fixed scene for each digit.
 
@@ -53,7 +55,7 @@ def evaluate_sampled(
     *,
     samples: int,
     seed: int = 0,
-    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    autocast: Autocast = nullcontext,
 ) -> dict[str, float]:
     """Error when the network looks where it draws: at one sequence, and voting over `samples` of them.
 
@@ -99,7 +101,7 @@ def _over(
     digits: Digits,
     spec: SceneSpec,
     batch: int,
-    autocast: Callable[[], AbstractContextManager[None]],
+    autocast: Autocast,
     look: Callable[[Tensor, int], Looked],
 ) -> Tensor:
     """log p(label) (..., digits, classes) of every digit's evaluation scene, `batch` images at a time."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from wsram.data.scenes import evaluation_scenes, scene_spec
 from wsram.diagnostics import effective_sample_size, gradient_variance, posterior_divergence
 from wsram.errors import UserError
 from wsram.estimators import ESTIMATORS, estimator
-from wsram.evaluation import evaluate_mean_action, evaluate_sampled
+from wsram.evaluation import Autocast, evaluate_mean_action, evaluate_sampled
 from wsram.models.build import build_classifier
 from wsram.models.classifier import AttentionClassifier
 from wsram.plots import plot_glimpses, plot_training
@@ -86,7 +84,7 @@ def device_of() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast_of(schedule: ScheduleConfig, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+def autocast_of(schedule: ScheduleConfig, device: torch.device) -> Autocast:
     """The precision that a run was trained in, as a context to measure in."""
     return lambda: torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16")
 

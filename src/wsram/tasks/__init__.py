@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wsram.config import CaptionConfig, TrainConfig
+from wsram.evaluation import Autocast
 from wsram.rollout import Rollout
-
-Autocast = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)

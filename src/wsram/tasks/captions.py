@@ -17,12 +17,13 @@ from wsram.data.captions import SPLITS, CaptionSet, load_captions
 from wsram.data.features import Features, cache_key, extract_features, image_set, open_features
 from wsram.data.vocabulary import Vocabulary
 from wsram.errors import UserError
+from wsram.evaluation import Autocast
 from wsram.models.build import build_captioner
 from wsram.models.captioner import Attended, AttentionCaptioner
 from wsram.models.encoder import build_encoder
 from wsram.rollout import Rollout
 from wsram.scores import bleu
-from wsram.tasks import Autocast, Update
+from wsram.tasks import Update
 
 VOCABULARY = "vocabulary.json"
 EVALUATION_SAMPLES = 5

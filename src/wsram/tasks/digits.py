@@ -12,12 +12,12 @@ from wsram.config import ExplorationConfig, TrainConfig
 from wsram.data.mnist import Digits, load_digits
 from wsram.data.scenes import make_scenes, scene_spec
 from wsram.diagnostics import scale_usage
-from wsram.evaluation import evaluate_mean_action
+from wsram.evaluation import Autocast, evaluate_mean_action
 from wsram.exploration import coverage_penalty, entropy_bonus
 from wsram.models.build import build_classifier
 from wsram.models.classifier import AttentionClassifier
 from wsram.rollout import Rollout
-from wsram.tasks import Autocast, Update
+from wsram.tasks import Update
 
 GlimpseRollout = Rollout[Action, GlimpseDistribution]
 
