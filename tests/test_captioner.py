@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wsram.actions import at_least_float32
 from wsram.data.vocabulary import END, PAD, START, UNKNOWN
 from wsram.diagnostics import gradient_variance
 from wsram.errors import UserError
 from wsram.estimators import ESTIMATORS, defensive_mixture, wake_sleep
 from wsram.models.captioner import AttentionCaptioner, CaptionDecoder, CaptionInference
+from wsram.models.vocabulary_layer import ROWS, log_probability_of
 
 WORDS, CHANNELS, CELLS = 9, 6, 4
 
@@ -53,7 +55,7 @@ def score(model: AttentionCaptioner, features: Tensor, tokens: list[int], cells:
         embedded = decoder.embed(torch.tensor([last]))
         context = memory.cells[:, cell]
         state = decoder.advance(decoder.gates_of_word(embedded), context, state)
-        log_y = log_y + decoder.log_words(embedded, context, state.h)[0, word]
+        log_y = log_y + decoder.word_logits(embedded, context, state.h).log_softmax(-1)[0, word]
         last = word
     return log_y, log_a
 
@@ -198,7 +200,7 @@ def probable(model: AttentionCaptioner, features: Tensor, longest: int) -> tuple
         embedded = decoder.embed(torch.tensor([said[-1] if said else START]))
         context = decoder.context(memory, cell)
         after = decoder.advance(decoder.gates_of_word(embedded), context, state)
-        words = decoder.log_words(embedded, context, after.h)[0]
+        words = decoder.word_logits(embedded, context, after.h).log_softmax(-1)[0]
         best = max(best, (log_p + float(words[END]), (*said, END)))
         if len(said) < longest:
             for word in range(UNKNOWN + 1, WORDS):
@@ -266,3 +268,28 @@ def test_requests_that_cannot_be() -> None:
         model.speak(images(), beam=0)
     with pytest.raises(UserError, match="could propose"):
         AttentionCaptioner(captioner(inference=False, attention="soft").decoder, captioner().inference)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_log_probability_of_a_word_is_that_of_the_whole_table(dtype: torch.dtype) -> None:
+    rows, vocabulary = 2 * ROWS + 3, 11
+    logits = torch.randn(2, rows, vocabulary, generator=torch.Generator().manual_seed(0)).mul(4).to(dtype)
+    index = torch.arange(2 * rows).view(2, rows) % vocabulary
+    upstream = torch.linspace(-1, 1, 2 * rows).view(2, rows)
+    ours, table = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    found = log_probability_of(ours, index)
+    expected = at_least_float32(table).log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(found, expected)
+    (found * upstream).sum().backward()
+    (expected * upstream).sum().backward()
+    torch.testing.assert_close(ours.grad, table.grad)
+
+
+def test_samples_of_a_caption_lose_the_same_units() -> None:
+    """Else their weights would compare what dropout left them, not where they looked."""
+    torch.manual_seed(0)
+    decoder = CaptionDecoder(channels=3, words=9, embedding=6, units=5, attention_units=4, dropout=0.5)
+    embedded, context, h = torch.randn(4, 6), torch.randn(1, 4, 3), torch.randn(1, 4, 5)
+    logits = decoder.word_logits(embedded, context.expand(3, -1, -1), h.expand(3, -1, -1))
+    assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
+    assert not torch.equal(logits[0], decoder.word_logits(embedded, context, h)[0])

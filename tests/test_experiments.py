@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
+from rich.console import Console
 
 from refusals import refused
 from tiny import TEST_DIGITS, rows, same_run, tiny_config, trained, weights, write_digits
@@ -19,7 +21,7 @@ from wsram.cli import main
 from wsram.config import CaptionConfig, TrainConfig
 from wsram.diagnostics import location_coverage
 from wsram.experiments import flickr8k, mnist
-from wsram.experiments.cells import finished
+from wsram.experiments.cells import finished, run_cells
 from wsram.experiments.pages import RESULTS
 from wsram.experiments.published import MNIST_ERROR
 from wsram.experiments.statistics import T_975, interval, shown
@@ -189,12 +191,27 @@ def test_a_cell_that_fails_is_named_and_the_others_are_there(
     root = tmp_path / "failing"
     shutil.copytree(whole, root)
     broken = root / "runs" / "exploration" / "var-none" / "seed-0"
-    shutil.rmtree(broken)
-    broken.parent.rmdir()
+    shutil.rmtree(broken.parent)
     broken.parent.write_text("a file where a folder has to be")
     said = refused(capsys, *words(root, digits))
     assert "exploration/var-none/seed-0" in said and "a cell failed" in said
     assert "| VAR | none | — | — | — |" in page(root) and "| WS-RAM | none |" in page(root)
+
+
+def test_a_cell_in_another_process_hands_comes_last(tmp_path: Path, digits: Path) -> None:
+    cells = mnist.tuning_cells(tiny_config(digits), TINY)[:3]
+    order: list[str] = []
+    lock = FileLock(cells[0].run(tmp_path).folder.with_suffix(".lock"))
+    Path(lock.lock_file).parent.mkdir(parents=True)
+    lock.acquire()
+
+    def measure(cell: Any, run: Any) -> None:
+        order.append(cell.name)
+        if len(order) == 2:
+            lock.release()  # as the other process does once it is done with it
+
+    assert run_cells(cells, tmp_path, Console(quiet=True), measure) == []
+    assert order == [cells[n].name for n in (1, 2, 0)]
 
 
 def test_a_cell_that_was_stopped_before_it_was_measured_is_not_on_the_page_yet(

@@ -1,7 +1,7 @@
 """An experiment is many runs; a cell is one of them, in a folder of its own.
 
 All of an experiment can be stopped at any moment and continued: finished cells are left alone, a cell stopped half-way
-goes on from its checkpoint.
+goes on from its checkpoint. Several processes may work on one experiment: each cell is in one's hands alone.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from wsram.config import CaptionConfig, TrainConfig
@@ -59,6 +61,9 @@ def run_cells(
 ) -> list[str]:
     """Train, in order, every cell that is not finished, and measure those that are.
 
+    Cells that another process has in hand come last, once it has let go of them: the same command started twice shares
+    the work, and both end with all of it.
+
     Args:
         cells: what to run.
         root: folder of the experiment.
@@ -74,24 +79,56 @@ def run_cells(
     for cell in cells:
         _check_settings(cell.run(root))
     pace, failures = _Pace(), []
-    for number, cell in enumerate(cells):
+    in_other_hands: list[Cell[C]] = []
+
+    def work(cell: Cell[C]) -> None:
         run = cell.run(root)
         if finished(run):
             last = run.metrics()[-1]
             pace.add(last["step"], last["seconds"])
         else:
-            left = pace.left(sum(_updates_left(other.run(root)) for other in cells[number:]))
-            console.print(f"Cell {number + 1} of {len(cells)}: {run.folder} ({left})", highlight=False)
+            left = pace.left(sum(_updates_left(other.run(root)) for other in cells))
+            console.print(f"Cell {cells.index(cell) + 1} of {len(cells)}: {run.folder} ({left})", highlight=False)
             began, to_do = time.perf_counter(), _updates_left(run)
-            try:
-                train(run, console, resume=(run.folder / "config.json").exists())
-            except UserError as error:
-                failures.append(f"{run.folder}: {error}")
-                console.print(f"Failed: {failures[-1]}", markup=False, highlight=False)
-                continue
+            train(run, console, resume=(run.folder / "config.json").exists())
             pace.add(to_do, time.perf_counter() - began)
         measure(cell, run)
+
+    def attempt(cell: Cell[C], wait: bool) -> bool:
+        """Whether the cell was free, or has become so."""
+        try:
+            held = _in_hand(cell.run(root), wait)
+            if held is None:
+                return False
+            with held:
+                work(cell)
+        except UserError as error:
+            failures.append(f"{cell.run(root).folder}: {error}")
+            console.print(f"Failed: {failures[-1]}", markup=False, highlight=False)
+        return True
+
+    for cell in cells:
+        if not attempt(cell, wait=False):
+            in_other_hands.append(cell)
+    for cell in in_other_hands:
+        console.print(f"Another process has it in hand, waiting: {cell.run(root).folder}", highlight=False)
+        attempt(cell, wait=True)
     return failures
+
+
+def _in_hand(run: Run[Any], wait: bool) -> AbstractContextManager[Any] | None:
+    """A lock on a cell, let go of with the process however that ends; nothing if another process has it.
+
+    It is beside the run's folder, not in it: a folder that is there has a run in it.
+    """
+    lock = FileLock(run.folder.with_suffix(".lock"))
+    try:
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+        return lock.acquire(blocking=wait)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot write in {run.folder.parent}: {error.strerror}; choose another --folder") from error
 
 
 def require_whole(failures: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from wsram.actions import CellDistribution, at_least_float32
 from wsram.data.vocabulary import END, PAD, START, UNKNOWN
 from wsram.errors import UserError, require_at_least
 from wsram.estimators import defensive_mixture
+from wsram.models.vocabulary_layer import log_probability_of
 from wsram.rollout import Rollout
 
 ATTENTIONS = ("hard", "soft")
@@ -148,10 +149,13 @@ class CaptionDecoder(nn.Module):
         c = forget.sigmoid() * state.c + keep_in.sigmoid() * new.tanh()
         return State(keep_out.sigmoid() * c.tanh(), c)
 
-    def log_words(self, embedded: Tensor, context: Tensor, h: Tensor) -> Tensor:
-        """log p(word) (..., words) from the last word's embedding, what was attended to and the state."""
+    def word_logits(self, embedded: Tensor, context: Tensor, h: Tensor) -> Tensor:
+        """log p(word) (..., words) but for a constant, from the last word's embedding, the attended cell and the state.
+
+        In training all samples of a caption lose the same units: their weights compare what they attended to.
+        """
         read = torch.tanh(embedded + self.read_state(h) + self.read_cell(context))
-        return F.log_softmax(at_least_float32(self.say(self.dropout(read))), -1)
+        return self.say(read * self.dropout(torch.ones_like(embedded)))
 
 
 class CaptionInference(nn.Module):
@@ -313,9 +317,8 @@ class AttentionCaptioner(nn.Module):
             log_p_glimpses = torch.zeros_like(log_p_glimpses)
         log_q_glimpses = whole(log_q) * real
         # Packed, since the vocabulary is large.
-        log_words = decoder.log_words(embedded, torch.cat(contexts, 1), torch.cat(outputs, 1))
-        index = sorted_tokens.T[going_on].expand(samples, -1).unsqueeze(-1)
-        log_p_words = log_words.gather(-1, index).squeeze(-1)
+        logits = decoder.word_logits(embedded, torch.cat(contexts, 1), torch.cat(outputs, 1))
+        log_p_words = log_probability_of(logits, sorted_tokens.T[going_on].expand(samples, -1))
         return Rollout(
             log_p_y_glimpses=whole(list(log_p_words.split(going, 1))) * real,
             log_p_glimpses=log_p_glimpses,
@@ -357,7 +360,7 @@ class AttentionCaptioner(nn.Module):
             context = decoder.soft_context(memory, policy) if soft else decoder.context(memory, cell)
             embedded = decoder.embed(words)
             state = decoder.advance(decoder.gates_of_word(embedded), context, state)
-            log_p = decoder.log_words(embedded, context, state.h)
+            log_p = at_least_float32(decoder.word_logits(embedded, context, state.h)).log_softmax(-1)
             log_p[..., [PAD, START, UNKNOWN]] = -torch.inf
             if tokens.shape[-1] == longest:  # no room for another word
                 log_p[..., END + 1 :] = -torch.inf
