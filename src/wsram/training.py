@@ -50,7 +50,6 @@ def build_optimizer(network: nn.Module, schedule: ScheduleConfig) -> torch.optim
         lr=schedule.learning_rate,
         betas=(0.9, 0.98),
         weight_decay=schedule.weight_decay,
-        fused=True,
     )
 
 

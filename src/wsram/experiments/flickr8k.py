@@ -53,7 +53,7 @@ class CaptionBudget:
 
 BUDGETS: dict[str, CaptionBudget] = {
     "smoke": CaptionBudget("smoke", 20, 1, warmup=2, evaluate_every=20, patience=0, beam=2, likelihood_samples=2),
-    "standard": CaptionBudget("standard", 2000, 3, warmup=200, evaluate_every=500, patience=0),
+    "standard": CaptionBudget("standard", 2500, 3, warmup=200, evaluate_every=500, patience=0),
     "paper": CaptionBudget("paper", 30_000, 3, warmup=500, evaluate_every=1000, patience=5),
 }
 
