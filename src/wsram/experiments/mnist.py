@@ -72,7 +72,7 @@ class MnistBudget:
 BUDGETS: dict[str, MnistBudget] = {
     "smoke": MnistBudget("smoke", 60, 20, (1e-3, 4e-3), seeds=1, batch=64, warmup=5, evaluate_every=30, draws=4),
     "standard": MnistBudget(
-        "standard", 3500, 1000, (1e-3, 2e-3, 4e-3), seeds=3, batch=128, warmup=200, evaluate_every=500
+        "standard", 3500, 1000, (1e-3, 2e-3, 4e-3, 8e-3), seeds=3, batch=128, warmup=200, evaluate_every=500
     ),
     "paper": MnistBudget(
         "paper", 100_000, 10_000, (5e-4, 1e-3, 2e-3, 4e-3), seeds=3, batch=128, warmup=1000, evaluate_every=5000
