@@ -23,6 +23,7 @@ ODD: dict[str, Any] = {
     "data_dir": Path("some/folder with spaces"),
     "download": True,
     "holdout": 17,
+    "distortion": 0.75,
     "glimpses": 3,
     "patch": 9,
     "scales": (2, 5),

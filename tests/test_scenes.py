@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from wsram.data.distortion import BEND, CONTROL, DRAWS, ROTATION, distort
 from wsram.data.scenes import SCENES, Scenes, SceneSpec, evaluation_scenes, make_scenes, place, scene_spec, uniform_hash
 from wsram.errors import UserError
 
@@ -393,3 +394,56 @@ def test_every_digit_fits_its_canvas(name: str) -> None:
     spec = SCENES[name]
     assert 1 <= spec.min_side <= spec.max_side <= spec.canvas
     assert spec.clutter_side <= 28
+
+
+# Distortion
+
+
+def drawn(count: int, epoch: int = 0) -> Tensor:
+    return uniform_hash(0, epoch, torch.arange(count), DRAWS)
+
+
+def blob() -> Tensor:
+    """A smooth spot off the middle, (1, 28, 28): its moments say how it was moved."""
+    at = (torch.arange(28) + 0.5) / 14 - 1
+    return torch.exp(-(((at - 0.3) / 0.15) ** 2 + ((at.unsqueeze(-1) + 0.2) / 0.15) ** 2)).unsqueeze(0)
+
+
+def centre(image: Tensor) -> Tensor:
+    at = (torch.arange(28) + 0.5) / 14 - 1
+    return torch.stack([(image * at).sum(), (image * at.unsqueeze(-1)).sum()]) / image.sum()
+
+
+def test_nothing_drawn_leaves_digits_as_they_are() -> None:
+    digits = some_digits(3).float() / 255
+    for same in (distort(digits, torch.full((3, DRAWS), 0.5), 1.0), distort(digits, drawn(3), 0.0)):
+        torch.testing.assert_close(same, digits, rtol=0, atol=1e-4)  # positions are rounded
+
+
+def test_rotation_turns_about_the_middle_by_at_most_its_bound() -> None:
+    uniform = torch.full((1, DRAWS), 0.5)
+    uniform[:, 0] = 1.0
+    was, now = centre(blob()[0]), centre(distort(blob(), uniform, 1.0)[0])
+    turned = math.atan2(*now.flip(0).tolist()) - math.atan2(*was.flip(0).tolist())
+    assert math.isclose(abs(turned), ROTATION, rel_tol=0.01)
+    assert math.isclose(now.norm(), was.norm(), rel_tol=0.01)
+
+
+def test_bending_moves_what_is_near_the_point_that_is_pulled() -> None:
+    uniform = torch.full((1, DRAWS), 0.5)
+    uniform[:, 4 : 4 + CONTROL**2] = 1.0  # all points, along x: a shift to the left
+    shift = centre(distort(blob(), uniform, 1.0)[0]) - centre(blob()[0])
+    torch.testing.assert_close(shift, torch.tensor([-BEND, 0.0]), atol=2e-3, rtol=0)
+
+
+def test_training_scenes_are_distorted_the_same_way_again_and_placed_as_without() -> None:
+    digits, index, spec = some_digits(40), torch.arange(10, 30), SCENES["cluttered-60"]
+    plain = make_scenes(digits, index, spec, seed=3, epoch=2)
+    ours = make_scenes(digits, index, spec, seed=3, epoch=2, distortion=1.0)
+    assert torch.equal(ours.left, plain.left) and torch.equal(ours.top, plain.top)
+    assert not torch.equal(ours.images, plain.images)
+    again = make_scenes(digits, index[5:6], spec, seed=3, epoch=2, distortion=1.0)
+    close(again.images[0], ours.images[5])
+    assert ours.images.min() >= 0 and ours.images.max() <= 1
+    other = make_scenes(digits, index, spec, seed=3, epoch=3, distortion=1.0)
+    assert not torch.equal(ours.images, other.images)

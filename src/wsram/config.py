@@ -36,6 +36,11 @@ class DataConfig:
     """Fetch MNIST into the user cache if it is not there."""
     holdout: int | None = None
     """Training digits held out for tuning; by default 5,000 of mnist, 1,000 of mnist5k."""
+    distortion: float = 0.0
+    """Strength of random rotation, shear, stretch and bending of training digits; 1 is about what a hand varies by."""
+
+    def __post_init__(self) -> None:
+        require_at_least(0, distortion=self.distortion)
 
 
 @dataclass(frozen=True)

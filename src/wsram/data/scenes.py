@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wsram.data.distortion import DRAWS, distort
 from wsram.errors import UserError
 
 
@@ -113,7 +114,9 @@ class Scenes:
     top: Tensor
 
 
-def make_scenes(digits: Tensor, index: Tensor, spec: SceneSpec, *, seed: int, epoch: int = 0) -> Scenes:
+def make_scenes(
+    digits: Tensor, index: Tensor, spec: SceneSpec, *, seed: int, epoch: int = 0, distortion: float = 0.0
+) -> Scenes:
     """Scenes of the digits numbered `index`, the same for the same (seed, epoch, index).
 
     Args:
@@ -122,6 +125,7 @@ def make_scenes(digits: Tensor, index: Tensor, spec: SceneSpec, *, seed: int, ep
         spec: the kind of scene.
         seed: chooses the family of scenes.
         epoch: changes every placement.
+        distortion: strength of `wsram.data.distortion.distort`, for training; the placement does not depend on it.
 
     Returns:
         `Scenes` with images (batch, 1, canvas, canvas) float32 in [0, 1] on the digits' device.
@@ -129,13 +133,17 @@ def make_scenes(digits: Tensor, index: Tensor, spec: SceneSpec, *, seed: int, ep
     Source: translated scaled MNIST, Ba et al. 2015; clutter, Mnih et al. 2014.
     """
     index = index.to(digits.device)
-    u = uniform_hash(seed, epoch, index, 3 + 5 * spec.clutter)
+    placing = 3 + 5 * spec.clutter
+    u = uniform_hash(seed, epoch, index, placing + (DRAWS if distortion else 0))
     side = spec.min_side + (u[:, 0] * (spec.max_side - spec.min_side + 1)).long()
     left = (u[:, 1] * (spec.canvas - side + 1)).long()
     top = (u[:, 2] * (spec.canvas - side + 1)).long()
-    images = place(_as_unit(digits[index]), spec, side, left, top).clamp_(max=1.0)  # rounding can pass 1
+    chosen = _as_unit(digits[index])
+    if distortion:
+        chosen = distort(chosen, u[:, placing:], distortion)
+    images = place(chosen, spec, side, left, top).clamp_(max=1.0)  # rounding can pass 1
     if spec.clutter:
-        _add_clutter(images, digits, index, spec, u[:, 3:].unflatten(-1, (spec.clutter, 5)))
+        _add_clutter(images, digits, index, spec, u[:, 3:placing].unflatten(-1, (spec.clutter, 5)))
     return Scenes(images, side, left, top)
 
 

@@ -89,8 +89,14 @@ class DigitTask:
 
     def rollout(self, model: nn.Module, update: Update) -> GlimpseRollout:
         """Glimpses at scenes that are made now."""
-        seed = self.config.schedule.seed
-        scenes = make_scenes(self.digits.images, update.index, self.spec, seed=seed, epoch=update.epoch)
+        scenes = make_scenes(
+            self.digits.images,
+            update.index,
+            self.spec,
+            seed=self.config.schedule.seed,
+            epoch=update.epoch,
+            distortion=self.config.data.distortion,
+        )
         return model(
             scenes.images,
             self.digits.labels[update.index],
