@@ -293,3 +293,49 @@ def test_samples_of_a_caption_lose_the_same_units() -> None:
     logits = decoder.word_logits(embedded, context.expand(3, -1, -1), h.expand(3, -1, -1))
     assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
     assert not torch.equal(logits[0], decoder.word_logits(embedded, context, h)[0])
+
+
+def test_dreams_are_the_captioners_own() -> None:
+    """Of captions of one token the mean can be summed: Σ_a Σ_y p(a) p(y|a) log q(a|y)."""
+    model, features, many = captioner(), images(2), 20_000
+    decoder, teacher = model.decoder, model.inference
+    assert teacher is not None
+    with torch.no_grad():
+        teacher.embed.weight.mul_(3)  # hears which word it is
+        teacher.correct.weight.mul_(4)
+        decoder.say.bias[5] = 3.0  # says it often
+    rollout = model(features, TOKENS[:2, :1], samples=1, generator=torch.Generator().manual_seed(0), dreams=many)
+    dreamt = rollout.log_q_dreams
+    assert dreamt is not None and dreamt.shape == (many, 2, 1)
+    assert untouched(dreamt.sum(), decoder) and not untouched(dreamt.sum(), teacher)
+    memory = decoder.memory(features)
+    start = decoder.start(memory)
+    policy = decoder.attend(memory, start.h)
+    embedded = decoder.embed(torch.full((2,), START))
+    gates = decoder.gates_of_word(embedded)
+    keys = teacher.key(decoder.normalize(features))
+    said = [word for word in range(WORDS) if word not in (PAD, START)]
+    read = teacher.captions(torch.tensor(said).unsqueeze(-1))[:, 0]
+    log_q = torch.stack([teacher(policy, keys, start.h, word.expand(2, -1)).logits.log_softmax(-1) for word in read])
+    expected = torch.zeros(2, dtype=torch.float64)
+    for cell in range(CELLS):
+        context = decoder.context(memory, torch.full((2,), cell))
+        logits = decoder.word_logits(embedded, context, decoder.advance(gates, context, start).h)
+        p_words = logits[:, said].softmax(-1)
+        expected = expected + policy.probabilities()[:, cell] * (p_words * log_q[:, :, cell].T).sum(-1)
+    error = (dreamt.var(0).squeeze(-1) / many).sqrt()
+    assert bool(((dreamt.mean(0).squeeze(-1) - expected).abs() < 4 * error).all())
+    blind = (policy.probabilities() * log_q.mean(0)).sum(-1)
+    assert bool(((blind - expected).abs() > 6 * error).any())  # the test can tell words apart
+
+
+def test_a_dream_ends_where_its_caption_does() -> None:
+    model = captioner()
+    with torch.no_grad():
+        model.decoder.say.bias[END] = 100.0  # says nothing
+    rollout = model(images(2), TOKENS[:2], samples=1, generator=torch.Generator().manual_seed(0), dreams=3)
+    dreamt = rollout.log_q_dreams
+    assert dreamt is not None and dreamt.shape == (3, 2, 4)
+    assert bool(dreamt[..., 0].all()) and not bool(dreamt[..., 1:].any())
+    with pytest.raises(UserError, match="--proposal inference"):
+        captioner(inference=False)(images(2), TOKENS[:2], samples=1, generator=torch.Generator(), dreams=1)

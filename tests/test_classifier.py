@@ -348,3 +348,101 @@ def test_a_defensive_mixture_needs_some_of_each(share: float) -> None:
             generator=torch.Generator().manual_seed(0),
             defensive=share,
         )
+
+
+# Summing over the last scale
+
+
+def test_the_last_scale_is_summed_over_with_the_policys_probabilities() -> None:
+    network, images = prediction(), torch.rand(2, 1, 20, 20)
+    model = AttentionClassifier(network, inference(network))
+    labels = torch.tensor([1, 3])
+    rollout = model(images, labels, samples=4, generator=torch.Generator().manual_seed(0), sum_scale=True)
+    each = []
+    for k in range(2):  # the very same glimpses, but for the last one's scale
+        scale = torch.cat([rollout.action.scale[..., :-1], torch.full((4, 2, 1), k)], -1)
+        looked = network.look(images, following(Action(rollout.action.location, scale)))
+        log_p_y = looked.log_p_labels[..., labels].diagonal(dim1=-2, dim2=-1)
+        each.append(looked.policy.scale_log_prob(scale)[..., -1] + log_p_y)
+    torch.testing.assert_close(rollout.log_p_y, torch.logsumexp(torch.stack(each), 0))
+    policy = rollout.policy
+    expected = policy.log_prob(rollout.action)[..., :-1].sum(-1)
+    expected = expected + policy.location_log_prob(rollout.action.location)[..., -1]
+    torch.testing.assert_close(rollout.log_p_a, expected)
+    # So the gradient of where to look reaches the scale through the label as well.
+    assert not untouched(rollout.log_p_y.sum(), network.policy_head)
+
+
+def test_the_last_scale_is_no_part_of_the_proposal_either() -> None:
+    network, images = prediction(glimpses=1), torch.rand(2, 1, 20, 20)
+    model = AttentionClassifier(network, inference(network))
+    rollout = model(images, torch.tensor([1, 3]), samples=3, generator=torch.Generator().manual_seed(0), sum_scale=True)
+    assert model.inference is not None
+    scales = torch.autograd.grad(rollout.log_q_a.sum(), model.inference.correct.bias)[0][4:]
+    assert not bool(scales.any())
+
+
+def test_summing_over_the_last_scale_keeps_the_gradients_mean_and_lowers_its_variance() -> None:
+    """Of the variational bound of one glimpse with a fixed place: with the scale alone to choose there is nothing else.
+
+    The bound itself rises, so it is the likelihood's gradient that must agree; at many samples both estimate it.
+    """
+    network = prediction(glimpses=1, std_range=(1e-6, 1e-6))
+    with torch.no_grad():
+        network.policy_head.weight.normal_(generator=torch.Generator().manual_seed(2))
+        network.label_head.weight.mul_(8)
+    model, images, labels = AttentionClassifier(network), torch.rand(3, 1, 20, 20), torch.tensor([0, 1, 4])
+    found = {}
+    for sum_scale in (False, True):
+
+        def draw(n: int, sum_scale: bool = sum_scale) -> Tensor:
+            generator = torch.Generator().manual_seed(n)
+            rollout = model(images, labels, samples=200, generator=generator, sum_scale=sum_scale)
+            return wake_sleep(rollout.log_p_y, rollout.log_p_a, rollout.log_q_a).loss
+
+        head = {"scale": [network.policy_head.bias]}
+        # The place's own score is the same noise in both; its bias comes first, so leave it out.
+        found[sum_scale] = torch.stack([torch.autograd.grad(draw(n), head["scale"])[0][4:] for n in range(40)])
+    drawn, summed = found[False], found[True]
+    assert summed.std(0).max() < 1e-4 < drawn.std(0).min()
+    error = drawn.std(0) / 40**0.5
+    assert bool(((drawn.mean(0) - summed.mean(0)).abs() < 4 * error + 0.01 * summed.mean(0).abs()).all())
+
+
+# Dreams
+
+
+def test_dreams_are_the_models_own_and_teach_the_inference_network_alone() -> None:
+    """Their mean is that of Σ_y p(y|a) log q(a|y) over the policy's actions."""
+    network, images, many = prediction(glimpses=1), torch.rand(2, 1, 20, 20), 40_000
+    with torch.no_grad():
+        network.label_head.weight.mul_(8)
+    model = AttentionClassifier(network, inference(network))
+    assert model.inference is not None
+    labels = torch.tensor([1, 3])
+    generator = torch.Generator().manual_seed(0)
+    rollout = model(images, labels, samples=1, generator=generator, dreams=many)
+    dreamt = rollout.log_q_dreams
+    assert dreamt is not None and dreamt.shape == (many, 2, 1)
+    assert untouched(dreamt.sum(), network) and not untouched(dreamt.sum(), model.inference)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
+        seen.append((raw, r2))
+        return policy.sample(torch.Generator().manual_seed(9), (many,))
+
+    looked = network.look(images, choose)
+    action = Action(looked.action.location[..., 0, :], looked.action.scale[..., 0])
+    told = torch.arange(CLASSES).view(-1, 1, 1).expand(-1, many, 2)
+    log_q = network.policy(model.inference(*seen[0], told)).log_prob(action).movedim(0, -1)
+    expected = (looked.log_p_labels.exp() * log_q).sum(-1)
+    error = (dreamt.var(0).squeeze(-1) / many + expected.var(0) / many).sqrt()
+    assert bool(((dreamt.mean(0).squeeze(-1) - expected.mean(0)).abs() < 4 * error).all())
+    told_truth = (log_q[..., 0].mean(0) - expected.mean(0)).abs()
+    assert bool((told_truth > 6 * error).any())  # the test can tell labels apart
+
+
+def test_dreams_need_an_inference_network() -> None:
+    network = AttentionClassifier(prediction())
+    with pytest.raises(UserError, match="--proposal inference"):
+        network(torch.rand(1, 1, 20, 20), torch.tensor([0]), samples=1, generator=torch.Generator(), dreams=1)

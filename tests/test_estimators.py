@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from enumeration import (
+    ACTIONS,
+    CLASSES,
     SEQUENCES,
     Tables,
     World,
     coefficients,
     exact_moments,
     gradient,
+    log_sequences,
     moments,
     multisets,
     probability,
@@ -33,9 +36,11 @@ from enumeration import (
 from wsram.errors import UserError
 from wsram.estimators import (
     ESTIMATORS,
+    Estimate,
     Estimator,
     defensive_mixture,
     estimator,
+    sleep,
     variational,
     variational_credit,
     vimco,
@@ -1070,3 +1075,43 @@ def test_estimators_are_found_by_name() -> None:
     with pytest.raises(UserError) as raised:
         estimator("reinforce")
     assert all(name in str(raised.value) for name in ("'reinforce'", *ESTIMATORS))
+
+
+# The sleep phase
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_sleep_is_the_gradient_of_the_dreams_expected_log_q(share: float) -> None:
+    """Over all that can be dreamt: every sequence with every label, each as often as the model dreams it."""
+    of = world(3, inference=True)
+    assert of.eta is not None
+    first, second = of.theta_y.detach().view(2, ACTIONS, CLASSES)
+    p_labels = torch.softmax(first.unsqueeze(1) + second.unsqueeze(0), -1).flatten(0, 1)
+    tables = [torch.randn(ACTIONS + SEQUENCES, dtype=torch.float64, requires_grad=True) for _ in range(CLASSES)]
+    log_q = torch.stack([log_sequences(table) for table in tables], -1)
+    joint = of.tables.p.exp().unsqueeze(-1) * p_labels
+    loss = -(1 - share) * 2 * tables[0].sum() - share * (joint * log_q).sum()
+    expected = torch.autograd.grad(loss, tables, retain_graph=True)
+    # Dreams in exact proportion: each pair alone, weighed by how often it comes up.
+    total = torch.zeros((), dtype=torch.float64)
+    for n in range(SEQUENCES):
+        for y in range(CLASSES):
+            zero = of.theta_y.new_zeros(())
+            wake = Estimate(zero, zero, -2 * tables[0].sum(), zero, zero, zero)
+            total = total + joint[n, y] * sleep(wake, log_q[n, y].view(1, 1), share).proposal_loss
+    for f, e in zip(gradient(total, *tables), expected, strict=True):
+        torch.testing.assert_close(f, e)
+
+
+def test_sleep_averages_dreams_and_images_and_sums_steps() -> None:
+    dreams = torch.randn(3, 4, 2, requires_grad=True)
+    zero = torch.zeros(())
+    loss = sleep(Estimate(zero, zero, zero, zero, zero, zero), dreams, 0.5).loss
+    assert torch.allclose(torch.autograd.grad(loss, dreams)[0], torch.tensor(-0.5 / 12))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_sleep_that_cannot_be_is_refused(share: float) -> None:
+    zero = torch.zeros(())
+    with pytest.raises(UserError, match="from 0 to 1"):
+        sleep(Estimate(zero, zero, zero, zero, zero, zero), torch.zeros(1, 1), share)

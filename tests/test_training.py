@@ -197,6 +197,7 @@ KINDS: dict[str, dict[str, Any]] = {
         defensive=0.2,
     ),
     "credit": dict(name="wake-sleep-credit"),
+    "sleep, scale summed over": dict(sleep=0.5, sum_scale=True),
     "one glimpse": dict(glimpses=1),
 }
 

@@ -83,6 +83,8 @@ class EstimatorConfig:
     """Glimpse sequences for each image, M."""
     defensive: float = 0.0
     """Probability that a sequence comes from the policy, whoever proposes; bounds the ratios p / q by its inverse."""
+    sleep: float = 0.0
+    """Share of the inference network's gradient that comes from one dream of the model for each example."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -93,6 +95,12 @@ class EstimatorConfig:
             raise UserError(f"the {self.name} estimator cannot train an inference network; use --proposal policy")
         if not 0 <= self.defensive < 1:
             raise UserError(f"the policy's share of a defensive mixture is from 0 to below 1, got {self.defensive}")
+        if not 0 <= self.sleep <= 1:
+            raise UserError(
+                f"the sleep phase's share of the inference network's gradient is from 0 to 1, got {self.sleep}"
+            )
+        if self.sleep and self.proposal != "inference":
+            raise UserError("the sleep phase teaches an inference network; use --proposal inference, or --sleep 0")
         if self.defensive and self.name == "vimco":
             raise UserError("vimco needs samples of the proposal that it trains; use --defensive 0")
 
@@ -167,6 +175,8 @@ class TrainConfig:
     schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
     glimpse_growth: float = 0.0
     """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
+    sum_scale: bool = False
+    """Take the last glimpse at every scale in training and sum over them, instead of drawing one (Rao-Blackwell)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.glimpse_growth <= 1:

@@ -406,6 +406,32 @@ def defensive_mixture(log_p_a: Tensor, log_q_a: Tensor, share: float) -> Tensor:
     return so_far.diff(dim=-1, prepend=torch.zeros_like(so_far[..., :1]))
 
 
+def sleep(estimate: Estimate, log_q_dreams: Tensor, share: float) -> Estimate:
+    r"""An estimate whose proposal learns, to a share σ, from the model's dreams instead of the posterior weights.
+
+    $$\nabla_\eta \approx (1 - \sigma) \left[\text{wake: as the estimator has it}\right]
+      + \sigma\, \frac1D \sum_d \nabla \log q(a^d|y^d,I), \qquad a^d, y^d \sim p(a, y|I)$$
+
+    The sleep phase minimises $E_{p(y|I)}\,\mathrm{KL}(p(a|y,I)\,\|\,q)$: the wake phase's aim for the labels that the
+    model believes in rather than the true ones, without bias and without weights. The two agree once the model's labels
+    are the data's.
+
+    Args:
+        estimate: of a wake phase.
+        log_q_dreams: (dreams, batch) or (dreams, batch, steps) nats, of what the model dreamt.
+        share: σ, from 0 to 1.
+
+    Raises:
+        UserError: a share outside these bounds.
+
+    Source: Bornschein & Bengio 2015, its wake and sleep updates of q and their mean.
+    """
+    if not 0 <= share <= 1:
+        raise UserError(f"the sleep phase's share must be from 0 to 1, got {share}")
+    asleep = _surrogate(torch.full_like(_whole(log_q_dreams), 1 / len(log_q_dreams)), _whole(log_q_dreams))
+    return replace(estimate, proposal_loss=(1 - share) * estimate.proposal_loss + share * asleep)
+
+
 Estimator = Callable[..., Estimate]
 
 ESTIMATORS: dict[str, Estimator] = {

@@ -24,6 +24,8 @@ class Rollout(Generic[A, P]):
     policy: the policy's distributions, batched (samples, batch, glimpses), for the exploration terms. Gradient: θ.
     log_proposal_glimpses: (samples, batch, glimpses) log-density that the actions were drawn from, if it is another
         than log_q_glimpses: a defensive mixture of both networks. No gradient.
+    log_q_dreams: (dreams, batch, glimpses) log-probability under the inference network of what the model dreamt, if it
+        did (see `wsram.models.dreams`). Gradient: η.
     """
 
     log_p_y_glimpses: Tensor
@@ -32,6 +34,7 @@ class Rollout(Generic[A, P]):
     action: A
     policy: P
     log_proposal_glimpses: Tensor | None = None
+    log_q_dreams: Tensor | None = None
 
     @property
     def log_p_y(self) -> Tensor:

@@ -24,7 +24,7 @@ from wsram.allocator import keep_freed_memory
 from wsram.config import ScheduleConfig
 from wsram.diagnostics import effective_sample_size, gradient_variance
 from wsram.errors import UserError
-from wsram.estimators import Estimate, estimator
+from wsram.estimators import Estimate, estimator, sleep
 from wsram.rollout import Rollout
 from wsram.runs import Run, load_model, load_optimizer, load_state
 from wsram.tasks import Task, Update, build_task
@@ -150,13 +150,14 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
     surrogate = estimator(settings.name)
 
     def estimate_of(rollout: Rollout[Any, Any]) -> Estimate:
-        return surrogate(
+        estimate = surrogate(
             rollout.log_p_y_glimpses,
             rollout.log_p_glimpses,
             rollout.log_q_glimpses,
             control_variates=settings.control_variates,
             log_proposal=rollout.log_proposal_glimpses,
         )
+        return estimate if rollout.log_q_dreams is None else sleep(estimate, rollout.log_q_dreams, settings.sleep)
 
     task: Task = build_task(run.config, device)
     torch.manual_seed(schedule.seed)

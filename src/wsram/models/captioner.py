@@ -22,6 +22,7 @@ from wsram.actions import CellDistribution, at_least_float32
 from wsram.data.vocabulary import END, PAD, START, UNKNOWN
 from wsram.errors import UserError, require_at_least
 from wsram.estimators import defensive_mixture
+from wsram.models.dreams import dream_of_captions
 from wsram.models.vocabulary_layer import log_probability_of
 from wsram.rollout import Rollout
 
@@ -58,6 +59,10 @@ class State(NamedTuple):
 
     h: Tensor
     c: Tensor
+
+    def expand(self, samples: int) -> State:
+        """The same state (samples, ...) for each of so many."""
+        return State(*(s.expand(samples, *s.shape) for s in self))
 
 
 class CaptionDecoder(nn.Module):
@@ -237,6 +242,7 @@ class AttentionCaptioner(nn.Module):
         generator: torch.Generator,
         temperature: float = 1.0,
         defensive: float = 0.0,
+        dreams: int = 0,
     ) -> Rollout[Attended, CellDistribution]:
         """Draw the cells attended to before each word of given captions, and score words and cells.
 
@@ -248,16 +254,20 @@ class AttentionCaptioner(nn.Module):
             temperature: of the proposal; above 1 explores more (an exploration heuristic).
             defensive: with which probability a sequence is drawn from the policy instead of the proposal, for weights
                 that are bounded (see `wsram.estimators.defensive_mixture`).
+            dreams: for each caption's image, for the sleep phase (see `wsram.models.dreams`).
 
         Returns:
             `Rollout`, axes samples, batch, words. Where a caption has ended, log-probabilities are 0. Soft attention
             takes no actions: the log-probabilities of its cells, the most probable ones, are 0 everywhere.
 
         Raises:
-            UserError: fewer than 1 sample, or a share of the policy below 0 or not below 1.
+            UserError: fewer than 1 sample, a share of the policy below 0 or not below 1, or dreams without an inference
+                network.
         """
         if samples < 1:
             raise UserError(f"samples must be at least 1, got {samples}")
+        if dreams and self.inference is None:
+            raise UserError("dreams teach an inference network, and there is none; use --proposal inference")
         shape = (samples, len(tokens))
         defend = torch.rand(shape, generator=generator, device=features.device) < defensive if defensive else None
         decoder = self.decoder
@@ -270,7 +280,7 @@ class AttentionCaptioner(nn.Module):
         # (T, batch): a value for each of these, one after the other, is packed; split by `going`, it is one word's.
         going_on = torch.arange(len(tokens), device=tokens.device) < torch.tensor(going, device=tokens.device)[:, None]
         memory = decoder.memory(features)
-        state = State(*(s.expand(samples, *s.shape) for s in decoder.start(memory)))
+        state = decoder.start(memory).expand(samples)
         said = torch.cat([sorted_tokens.new_full((len(tokens), 1), START), sorted_tokens[:, :-1]], 1)
         embedded = decoder.dropout(decoder.embed(said.T[going_on]))
         gates = decoder.gates_of_word(embedded).split(going)
@@ -326,6 +336,7 @@ class AttentionCaptioner(nn.Module):
             action=Attended(chosen, real),
             policy=policies,
             log_proposal_glimpses=defensive_mixture(log_p_glimpses, log_q_glimpses, defensive) if defensive else None,
+            log_q_dreams=dream_of_captions(self, features, dreams, generator, tokens.shape[1]) if dreams else None,
         )
 
     @torch.no_grad()
@@ -344,7 +355,7 @@ class AttentionCaptioner(nn.Module):
             raise UserError(f"a beam and a caption's length must be at least 1, got {beam} and {longest}")
         decoder, batch = self.decoder, len(features)
         memory = decoder.memory(features)
-        state = State(*(s.expand(beam, *s.shape) for s in decoder.start(memory)))
+        state = decoder.start(memory).expand(beam)
         # Axes: beam, batch. All beams begin alike, so at first only one of them counts.
         score = features.new_full((beam, batch), -torch.inf, dtype=torch.float32)
         score[0] = 0.0

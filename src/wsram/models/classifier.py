@@ -25,6 +25,7 @@ from wsram.actions import Action, GlimpseDistribution, at_least_float32
 from wsram.errors import UserError, require_at_least
 from wsram.estimators import defensive_mixture
 from wsram.glimpse import Sensor
+from wsram.models.dreams import dream_of_labels
 from wsram.rollout import Rollout
 
 RECURRENCES = ("relu", "gru", "lstm")
@@ -232,16 +233,19 @@ class PredictionNetwork(nn.Module):
         log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
 
-    def look(self, images: Tensor, choose: Choose, glimpses: int | None = None) -> Looked:
+    def look(self, images: Tensor, choose: Choose, glimpses: int | None = None, *, sum_scale: bool = False) -> Looked:
         """Take `glimpses` (by default all) in turn at images (batch, channels, height, width), as `choose` decides.
 
-        The first action decides the leading axes: a (samples, batch) action makes everything after it so.
+        The first action decides the leading axes: a (samples, batch) action makes everything after it so. With
+        `sum_scale` the last glimpse is taken at every scale, whichever is chosen, and the label's probability is the
+        mean under the policy: nothing comes after it that would have to be seen at every scale too.
         """
         pyramid = self.sensor.pyramid(images)
         upper = self.upper.initial(self.view_encoder(images))
         lower = images.new_zeros(())
         actions, policies, named = [], [], []
-        for n in range(self.glimpses if glimpses is None else glimpses):
+        count = self.glimpses if glimpses is None else glimpses
+        for n in range(count):
             if n > 0:
                 # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
                 # r1 would throw the next location into a corner before there is a gradient to stop it.
@@ -253,14 +257,22 @@ class PredictionNetwork(nn.Module):
             action = choose(policy, raw, r2)
             policies.append(policy)
             actions.append(action)
-            features = self.glimpse_encoder(self.sensor(pyramid, *action), action)
+            every = sum_scale and n == count - 1
+            taken = self._at_every_scale(action) if every else action
+            features = self.glimpse_encoder(self.sensor(pyramid, *taken), taken)
             if n == 0:
                 lower = self.lower.initial(torch.zeros_like(features[..., : self.lower.size]))
-                upper = upper.expand(*features.shape[:-1], -1)
-            lower = self.lower(features, lower)
+                upper = upper.expand(*action.scale.shape, -1)
+            lower = self.lower(features, lower.expand(*features.shape[:-1], -1))
             # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
             scores = self.label_head(self.lower.output(lower) / len(actions))
-            named.append(F.log_softmax(at_least_float32(scores), -1))
+            log_p = F.log_softmax(at_least_float32(scores), -1)
+            if every:
+                log_p_scale = F.log_softmax(policy.scale_logits, -1).movedim(-1, 0).unsqueeze(-1)
+                while log_p_scale.ndim < log_p.ndim:  # one policy for all samples
+                    log_p_scale = log_p_scale.unsqueeze(1)
+                log_p = torch.logsumexp(log_p_scale + log_p, 0)
+            named.append(log_p)
         lead = named[-1].shape[:-1]
 
         def stack(tensors: list[Tensor], axis: int) -> Tensor:
@@ -274,6 +286,14 @@ class PredictionNetwork(nn.Module):
                 stack([p.log_std for p in policies], -2),
                 stack([p.scale_logits for p in policies], -2),
             ),
+        )
+
+    def _at_every_scale(self, action: Action) -> Action:
+        """(scales, ...) the same place at each scale."""
+        scales = torch.arange(len(self.sensor.scales), device=action.scale.device)
+        return Action(
+            action.location.expand(len(scales), *action.location.shape),
+            scales.view(-1, *[1] * action.scale.ndim).expand(-1, *action.scale.shape),
         )
 
 
@@ -327,6 +347,8 @@ class AttentionClassifier(nn.Module):
         temperature: float = 1.0,
         glimpses: int | None = None,
         defensive: float = 0.0,
+        sum_scale: bool = False,
+        dreams: int = 0,
     ) -> Rollout[Action, GlimpseDistribution]:
         """Draw action sequences from the proposal and score them.
 
@@ -339,15 +361,22 @@ class AttentionClassifier(nn.Module):
             glimpses: how many to take; by default all.
             defensive: with which probability a sequence is drawn from the policy instead of the proposal, for weights
                 that are bounded (see `wsram.estimators.defensive_mixture`).
+            sum_scale: sum over the last glimpse's scale instead of drawing it (Rao-Blackwell): it is then no part of
+                the action that is scored, and the policy's gradient through it is exact, in log p(y | a, I).
+            dreams: for each image, for the sleep phase (see `wsram.models.dreams`).
 
         Returns:
             `Rollout`, axes samples, batch, glimpses.
 
         Raises:
-            UserError: fewer than 1 sample, or a share of the policy below 0 or not below 1.
+            UserError: fewer than 1 sample, a share of the policy below 0 or not below 1, or dreams without an inference
+                network.
         """
         if samples < 1:
             raise UserError(f"samples must be at least 1, got {samples}")
+        if dreams and self.inference is None:
+            raise UserError("dreams teach an inference network, and there is none; use --proposal inference")
+        count = self.prediction.glimpses if glimpses is None else glimpses
         log_q: list[Tensor] = []
         # Drawn only where asked for: the actions of other rollouts do not depend on it.
         shape = (samples, len(images))
@@ -366,13 +395,18 @@ class AttentionClassifier(nn.Module):
                     torch.where(defend.unsqueeze(-1), other.location, action.location),
                     torch.where(defend, other.scale, action.scale),
                 )
-            log_q.append(proposal.log_prob(action))
+            scale_is_summed = sum_scale and len(log_q) == count - 1
+            log_q.append(proposal.location_log_prob(action.location) if scale_is_summed else proposal.log_prob(action))
             return action
 
-        looked = self.prediction.look(images, choose, glimpses)
+        looked = self.prediction.look(images, choose, glimpses, sum_scale=sum_scale)
         after = looked.log_p_labels_after
         after = after.gather(-1, labels.view(-1, 1, 1).expand(*after.shape[:-1], 1)).squeeze(-1)
-        log_p_glimpses, log_q_glimpses = looked.policy.log_prob(looked.action), torch.stack(log_q, -1)
+        log_p_scales = looked.policy.scale_log_prob(looked.action.scale)
+        if sum_scale:
+            log_p_scales = torch.cat([log_p_scales[..., :-1], torch.zeros_like(log_p_scales[..., -1:])], -1)
+        log_p_glimpses = looked.policy.location_log_prob(looked.action.location) + log_p_scales
+        log_q_glimpses = torch.stack(log_q, -1)
         return Rollout(
             log_p_y_glimpses=after.diff(dim=-1, prepend=torch.zeros_like(after[..., :1])),
             log_p_glimpses=log_p_glimpses,
@@ -380,6 +414,7 @@ class AttentionClassifier(nn.Module):
             action=looked.action,
             policy=looked.policy,
             log_proposal_glimpses=defensive_mixture(log_p_glimpses, log_q_glimpses, defensive) if defensive else None,
+            log_q_dreams=dream_of_labels(self, images, dreams, generator, glimpses, sum_scale) if dreams else None,
         )
 
     def predict(

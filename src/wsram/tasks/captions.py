@@ -112,6 +112,7 @@ class CaptionTask:
             generator=update.generator,
             temperature=self.config.exploration.temperature,
             defensive=self.config.estimator.defensive,
+            dreams=int(self.config.estimator.sleep > 0),
         )
 
     def exploration(self, rollout: CellRollout) -> Tensor | float:

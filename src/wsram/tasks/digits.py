@@ -104,6 +104,8 @@ class DigitTask:
             generator=update.generator,
             temperature=self.config.exploration.temperature,
             defensive=self.config.estimator.defensive,
+            sum_scale=self.config.sum_scale,
+            dreams=int(self.config.estimator.sleep > 0),
             glimpses=glimpses_at(self.config, update.step),
         )
 
