@@ -77,8 +77,10 @@ def test_diagnosis_compares_every_estimator(run: Path, capsys: pytest.CaptureFix
     main(["diagnose", str(run), "--draws", "3", "--batch", "8"])
     assert "variance" in flowing(capsys.readouterr().out)
     found = json.loads((run / "diagnosis.json").read_text())
-    compared = {(row["estimator"], row["proposal"], row["control_variates"]) for row in found}
-    assert len(compared) == len(found)
+    compared = {tuple(row[name] for name in ("estimator", "proposal", "control_variates")) for row in found}
+    means = {(row["estimator"], row["proposal"], row["sum_scale"], row["sleep"]) for row in found}
+    assert {(f"{kind}-credit", "policy", True, 0.0) for kind in ("variational", "wake-sleep")} <= means
+    assert {("wake-sleep-credit", "inference", True, 0.0), ("wake-sleep-credit", "inference", False, 1.0)} <= means
     for control_variates in (True, False):
         for method in (("variational", "policy"), ("wake-sleep", "policy"), ("wake-sleep", "inference")):
             assert (*method, control_variates) in compared

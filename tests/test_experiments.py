@@ -143,6 +143,9 @@ def test_numbers_on_the_page_are_the_files(whole: Path) -> None:
     assert "| VAR | none |" in text and " / ".join(f"{share:.0%}" for share in usage) in text
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["machine"] in text and provenance["commit"] in text and "seeds 0; updates 4;" in text
+    posterior = json.loads((folder / "posterior.json").read_text())
+    distances = [shown([posterior[kind]], 3) for kind in ("policy", "inference")]
+    assert f"| WS-RAM + q, with control variates | {' | '.join(distances)} |" in text
     assert "±" not in text.split("## Error")[1]  # one seed has no interval
     for picture in ("curves.png", "noise.png"):
         assert f"]({picture})" in text and (whole / "results" / picture).exists()

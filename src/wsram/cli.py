@@ -286,11 +286,12 @@ def _evaluate(args: Evaluate, console: Console) -> None:
 
 
 def _diagnose(args: Diagnose, console: Console) -> None:
-    from wsram.report import report_diagnosis
+    from wsram.report import report_diagnosis, report_posterior
 
     report_diagnosis(
         args.run, console, samples=args.samples, batch=args.batch, draws=args.draws, data_dir=args.data_dir
     )
+    report_posterior(args.run, console, batch=args.batch, data_dir=args.data_dir)
 
 
 def _benchmark(args: Benchmark, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ from wsram.data.mnist import Digits, load_test
 from wsram.data.scenes import evaluation_scenes, scene_spec
 from wsram.diagnostics import effective_sample_size, gradient_variance, posterior_divergence
 from wsram.errors import UserError
-from wsram.estimators import ESTIMATORS, estimator
+from wsram.estimators import ESTIMATORS
 from wsram.evaluation import Autocast, evaluate_mean_action, evaluate_sampled
 from wsram.models.build import build_classifier
 from wsram.models.classifier import AttentionClassifier
 from wsram.plots import plot_glimpses, plot_training
 from wsram.runs import Run, load_model, load_state
 from wsram.tasks.digits import load_digits_of, on, parameter_groups
-from wsram.training import step_generator
+from wsram.training import estimation, step_generator
 
 REFERENCE = 500
 """Sequences for each image that stand for the posterior."""
@@ -148,8 +148,6 @@ def report_diagnosis(
 ) -> list[dict[str, Any]]:
     """Print and save ESS and gradient variance of a checkpoint under each estimator, on one batch (diagnosis.json).
 
-    And how far policy and inference network are from the posterior, for which many samples stand (posterior.json).
-
     Every estimator sees the same held-out images and the same network; with the inference network it draws from q,
     without it from the policy. The variance is the trace of the gradient's covariance over repeated draws.
 
@@ -167,35 +165,67 @@ def report_diagnosis(
     for what, value, least in (("samples", samples, 2), ("batch", batch, 1), ("draws", draws, 2)):
         if value < least:
             raise UserError(f"{what} must be at least {least} to diagnose, got {value}")
-    run = Run.open(folder, TrainConfig)
-    config = _moved(run.config, data_dir)
-    network = load_network(run)
-    _, held_out = load_digits_of(config)
-    device = device_of()
-    network, held_out = network.to(device), on(device, held_out)
-    batch = min(batch, len(held_out.labels))
-    images = evaluation_scenes(
-        held_out.images, torch.arange(batch, device=device), scene_spec(config.data.scene)
-    ).images
-    labels = held_out.labels[:batch]
-    methods: list[tuple[str, Proposal]] = [(name, "policy") for name in ESTIMATORS]
-    if network.inference is not None:
-        methods += [(name, "inference") for name in ESTIMATORS if name not in POLICY_ONLY]
-    rows = [
-        _diagnose(network, images, labels, EstimatorConfig(name, proposal, control_variates, samples), config, draws)
-        for name, proposal in methods
+    config, network, images, labels = _held_out_batch(folder, batch, data_dir)
+    proposals: list[Proposal] = ["policy"] if network.inference is None else ["policy", "inference"]
+    ways = [
+        _Way(EstimatorConfig(name, proposal, control_variates, samples))
+        for proposal in proposals
+        for name in ESTIMATORS
+        if proposal == "policy" or name not in POLICY_ONLY
         for control_variates in (False, True)
     ]
+    ways += [
+        replace(way, sum_scale=True) for way in ways if way.settings.control_variates and "credit" in way.settings.name
+    ]
+    if network.inference is not None:
+        ways.append(_Way(EstimatorConfig("wake-sleep-credit", "inference", True, samples, sleep=1.0)))
+    rows = [_diagnose(network, images, labels, way, config.schedule.seed, draws) for way in ways]
     _print_diagnosis(rows, console)
-    posterior = _posterior(network, images, labels)
-    console.print(
-        f"KL from the posterior (reference: {posterior['samples']} samples for each image), nats: "
-        + ", ".join(f"to the {name} {posterior[name]:.4f}" for name in ("policy", "inference") if name in posterior)
-    )
-    for name, content in (("diagnosis.json", rows), ("posterior.json", posterior)):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-        console.print(f"Saved: {folder / name}")
+    (folder / "diagnosis.json").write_text(json.dumps(rows, indent=2) + "\n")
+    console.print(f"Saved: {folder / 'diagnosis.json'}")
     return rows
+
+
+def report_posterior(folder: Path, console: Console, *, batch: int, data_dir: Path | None) -> dict[str, float]:
+    """Print and save how far policy and inference network are from the posterior (posterior.json).
+
+    Many samples for each held-out image stand for the posterior.
+
+    Args:
+        folder: the run's.
+        console: prints there.
+        batch: images.
+        data_dir: where the IDX files are now.
+
+    Returns:
+        Nats, means over the images: "policy", and "inference" if there is that network.
+
+    Raises:
+        UserError: no run or checkpoint there, no such data.
+    """
+    _, network, images, labels = _held_out_batch(folder, batch, data_dir)
+    found = _posterior(network, images, labels)
+    console.print(
+        f"KL from the posterior (reference: {found['samples']} samples for each image), nats: "
+        + ", ".join(f"to the {name} {found[name]:.4f}" for name in ("policy", "inference") if name in found)
+    )
+    (folder / "posterior.json").write_text(json.dumps(found, indent=2) + "\n")
+    console.print(f"Saved: {folder / 'posterior.json'}")
+    return found
+
+
+def _held_out_batch(
+    folder: Path, batch: int, data_dir: Path | None
+) -> tuple[TrainConfig, AttentionClassifier, Tensor, Tensor]:
+    """A run's settings and network, and scenes and labels of its first held-out digits, on the device."""
+    run = Run.open(folder, TrainConfig)
+    config = _moved(run.config, data_dir)
+    device = device_of()
+    network = load_network(run).to(device)
+    held_out = on(device, load_digits_of(config)[1])
+    index = torch.arange(min(batch, len(held_out.labels)), device=device)
+    images = evaluation_scenes(held_out.images, index, scene_spec(config.data.scene)).images
+    return config, network, images, held_out.labels[: len(index)]
 
 
 def _posterior(network: AttentionClassifier, images: Tensor, labels: Tensor) -> dict[str, float]:
@@ -221,17 +251,21 @@ def _posterior(network: AttentionClassifier, images: Tensor, labels: Tensor) -> 
     }
 
 
+@dataclass(frozen=True)
+class _Way:
+    """One of the ways to make a gradient that are compared."""
+
+    settings: EstimatorConfig
+    sum_scale: bool = False
+
+
 def _diagnose(
-    network: AttentionClassifier,
-    images: Tensor,
-    labels: Tensor,
-    settings: EstimatorConfig,
-    config: TrainConfig,
-    draws: int,
+    network: AttentionClassifier, images: Tensor, labels: Tensor, way: _Way, seed: int, draws: int
 ) -> dict[str, Any]:
-    attending = network
+    settings, attending = way.settings, network
     if settings.proposal == "policy":
         attending = AttentionClassifier(network.prediction)
+    estimate_of = estimation(settings)
     seen: dict[str, list[float]] = {"ess": [], "log_evidence": [], "bound": []}
 
     def draw(n: int) -> Tensor:
@@ -239,15 +273,11 @@ def _diagnose(
             images,
             labels,
             samples=settings.samples,
-            generator=step_generator(config.schedule.seed, n, 0, images.device),
+            generator=step_generator(seed, n, 0, images.device),
+            sum_scale=way.sum_scale,
+            dreams=int(settings.sleep > 0),
         )
-        estimate = estimator(settings.name)(
-            rollout.log_p_y_glimpses,
-            rollout.log_p_glimpses,
-            rollout.log_q_glimpses,
-            control_variates=settings.control_variates,
-            log_proposal=rollout.log_proposal_glimpses,
-        )
+        estimate = estimate_of(rollout)
         seen["ess"].append(effective_sample_size(estimate.weights).mean().item())
         seen["log_evidence"].append(estimate.log_evidence.mean().item())
         seen["bound"].append(estimate.bound.mean().item())
@@ -255,9 +285,20 @@ def _diagnose(
 
     groups = gradient_variance(draw, parameter_groups(attending), draws)
     means = {name: math.fsum(values) / draws for name, values in seen.items()}
-    shown = {"estimator": settings.name, "proposal": settings.proposal, "control_variates": settings.control_variates}
+    shown = {
+        "estimator": settings.name,
+        "proposal": settings.proposal,
+        "control_variates": settings.control_variates,
+        "sum_scale": way.sum_scale,
+        "sleep": settings.sleep,
+    }
     protocol = {"samples": settings.samples, "batch": len(labels), "draws": draws}
     return shown | protocol | means | {"gradient": groups}
+
+
+def _with(row: dict[str, Any]) -> str:
+    what = {"cv": row["control_variates"], "scale": row["sum_scale"], "sleep": row["sleep"]}
+    return ", ".join(name for name, on in what.items() if on) or "—"
 
 
 def _print_diagnosis(rows: list[dict[str, Any]], console: Console) -> None:
@@ -268,9 +309,10 @@ def _print_diagnosis(rows: list[dict[str, Any]], console: Console) -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
         title=f"{first['batch']} held-out images, {first['samples']} samples, {first['draws']} gradients each; "
-        "cv: control variates; then the log-evidence and the variance (trace of the covariance) by group of parameters",
+        "cv: control variates, scale: the last one summed over, sleep: dreams alone for q; then the log-evidence "
+        "and the variance (trace of the covariance) by group of parameters",
     )
-    for column in ("estimator", "proposal", "cv"):
+    for column in ("estimator", "proposal", "with"):
         table.add_column(column, no_wrap=True, min_width=len("wake-sleep-credit ") if column == "estimator" else None)
     for column in ("ESS", "log p(y)", *groups):
         table.add_column(column, justify="right")
@@ -279,7 +321,7 @@ def _print_diagnosis(rows: list[dict[str, Any]], console: Console) -> None:
         table.add_row(
             row["estimator"],
             row["proposal"],
-            "yes" if row["control_variates"] else "no",
+            _with(row),
             f"{row['ess']:.2f}",
             f"{row['log_evidence']:.4f}",
             *variances,

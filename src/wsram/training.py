@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from wsram.allocator import keep_freed_memory
-from wsram.config import ScheduleConfig
+from wsram.config import EstimatorConfig, ScheduleConfig
 from wsram.diagnostics import effective_sample_size, gradient_variance
 from wsram.errors import UserError
 from wsram.estimators import Estimate, estimator, sleep
@@ -82,6 +82,27 @@ def measures(estimate: Estimate) -> dict[str, Tensor]:
         }
 
 
+def estimation(settings: EstimatorConfig) -> Callable[[Rollout[Any, Any]], Estimate]:
+    """What makes a rollout's estimate: the estimator with its settings, and the sleep phase if the model dreamt.
+
+    Raises:
+        UserError: an unknown estimator.
+    """
+    surrogate = estimator(settings.name)
+
+    def estimate_of(rollout: Rollout[Any, Any]) -> Estimate:
+        estimate = surrogate(
+            rollout.log_p_y_glimpses,
+            rollout.log_p_glimpses,
+            rollout.log_q_glimpses,
+            control_variates=settings.control_variates,
+            log_proposal=rollout.log_proposal_glimpses,
+        )
+        return estimate if rollout.log_q_dreams is None else sleep(estimate, rollout.log_q_dreams, settings.sleep)
+
+    return estimate_of
+
+
 def variance_measures(
     task: Task,
     network: nn.Module,
@@ -97,7 +118,7 @@ def variance_measures(
     Args:
         task: makes the rollouts.
         network: what the gradient is of.
-        estimate_of: the estimator with its settings.
+        estimate_of: see `estimation`.
         schedule: names the seed, the batch and the number of draws.
         step: the update, on which the number of glimpses may depend.
         device: of the examples.
@@ -109,9 +130,8 @@ def variance_measures(
 
     def draw(n: int) -> Tensor:
         torch.manual_seed(schedule.seed)  # dropout is the same in every draw; only the actions differ
-        return estimate_of(
-            task.rollout(network, Update(step, 0, index, step_generator(schedule.seed, n, 0, device)))
-        ).loss
+        update = Update(step, 0, index, step_generator(schedule.seed, n, 0, device))
+        return estimate_of(task.rollout(network, update)).loss
 
     found = gradient_variance(draw, task.parameter_groups(network), schedule.variance_draws)
     return {f"{figure}_{group}": value for group, figures in found.items() for figure, value in figures.items()}
@@ -132,7 +152,7 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
         UserError: data that cannot be had, a batch the processes cannot share, a loss that is no longer finite (the
             last good checkpoint is kept), a disk that is full.
     """
-    schedule, settings = run.config.schedule, run.config.estimator
+    schedule = run.config.schedule
     AcceleratorState._reset_state()  # else a notebook could train with the precision of its first run alone
     accelerator = Accelerator(
         mixed_precision=schedule.precision,
@@ -147,18 +167,7 @@ def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module
             f"a batch of {schedule.batch} cannot be shared by {processes} processes; use a multiple of {processes}"
         )
     keep_freed_memory()
-    surrogate = estimator(settings.name)
-
-    def estimate_of(rollout: Rollout[Any, Any]) -> Estimate:
-        estimate = surrogate(
-            rollout.log_p_y_glimpses,
-            rollout.log_p_glimpses,
-            rollout.log_q_glimpses,
-            control_variates=settings.control_variates,
-            log_proposal=rollout.log_proposal_glimpses,
-        )
-        return estimate if rollout.log_q_dreams is None else sleep(estimate, rollout.log_q_dreams, settings.sleep)
-
+    estimate_of = estimation(run.config.estimator)
     task: Task = build_task(run.config, device)
     torch.manual_seed(schedule.seed)
     network = task.build()

@@ -22,7 +22,14 @@ from wsram.experiments.cells import Cell, finished, record, require_whole, run_c
 from wsram.experiments.mnist_page import CURVE, page
 from wsram.experiments.pages import load, save
 from wsram.recipes import RECIPES
-from wsram.report import autocast_of, device_of, load_network, report_diagnosis, report_evaluation
+from wsram.report import (
+    autocast_of,
+    device_of,
+    load_network,
+    report_diagnosis,
+    report_evaluation,
+    report_posterior,
+)
 from wsram.runs import Run
 from wsram.tasks.digits import load_digits_of, on
 
@@ -32,7 +39,7 @@ Network = Literal["faithful", "best"]
 NETWORKS: dict[Network, TrainConfig] = {"faithful": RECIPES["paper"], "best": RECIPES["quarter-hour"]}
 """faithful: the paper's, ReLU recurrence and fully connected glimpses; best: ours, small convolutions."""
 
-FILES = ("evaluation-held-out", "evaluation-test", "diagnosis", "looking")
+FILES = ("evaluation-held-out", "evaluation-test", "diagnosis", "posterior", "looking")
 MEASURED_LAST = FILES[-1]
 TUNING = "tuning.json"
 
@@ -265,6 +272,8 @@ def _measure(budget: MnistBudget, cell: Cell[TrainConfig], run: Run[TrainConfig]
             draws=budget.draws,
             data_dir=data.data_dir,
         )
+    if table1 and not (run.folder / "posterior.json").exists():
+        report_posterior(run.folder, quiet, batch=budget.batch, data_dir=data.data_dir)
     looking = run.folder / f"{MEASURED_LAST}.json"
     if not looking.exists():
         looking.write_text(json.dumps(measure_looking(run, cell.config), indent=2) + "\n")

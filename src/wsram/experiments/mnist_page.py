@@ -36,7 +36,7 @@ def page(made: Mapping[str, Any], folder: Path) -> str:
         "samples for every method. A figure is a mean over seeds ± half its 95% interval (Student's t), with the "
         "number of seeds in brackets; one seed has no interval.",
     ]
-    parts = (_table1, _curves, _noise, _exploration, _tuning)
+    parts = (_table1, _curves, _noise, _posterior, _exploration, _tuning)
     return "\n\n".join([*sections, *(text for part in parts for text in part(cells, made, folder))]) + "\n"
 
 
@@ -169,35 +169,62 @@ def _noise(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> It
     if diagnosed:
         yield _cuts(diagnosed)
         yield (
-            "The cut is 1 minus the ratio of the variances with and without control variates, in percent. Published: "
+            "The cut is 1 minus the ratio of the variance to that of the same estimator and proposal without any of "
+            "these means, in percent. Published, for control variates: "
             f"{VARIANCE_CUT.values[0]:.0f} to {VARIANCE_CUT.values[1]:.0f} ({VARIANCE_CUT.source})."
         )
         yield origin(diagnosed)
 
 
+def _means(row: Mapping[str, Any]) -> str:
+    """By what means a row's gradient is less noisy than the plain estimator's; nothing if it is the plain one."""
+    means = {
+        "control variates": row["control_variates"],
+        "last scale summed over": row.get("sum_scale"),
+        "dreams alone for q": row.get("sleep"),
+    }
+    return ", ".join(name for name, used in means.items() if used)
+
+
 def _cuts(cells: Sequence[Record]) -> str:
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for cell in cells:
+        plain = {(row["estimator"], row["proposal"]): row for row in cell["diagnosis"] if not _means(row)}
         for row in cell["diagnosis"]:
-            if row["control_variates"]:
-                continue
             way = row["estimator"], row["proposal"]
-            with_them = [
-                r for r in cell["diagnosis"] if (r["estimator"], r["proposal"]) == way and r["control_variates"]
-            ]
-            if not with_them:
+            if not _means(row) or way not in plain:
                 continue
-            figures = found.setdefault(way, {})
+            figures = found.setdefault((*way, _means(row)), {})
             figures.setdefault("ess", []).append(row["ess"])
             for group, measured in row["gradient"].items():
-                after = with_them[0]["gradient"][group]["variance"]
-                if measured["variance"] > 0:
-                    figures.setdefault(group, []).append(100 * (1 - after / measured["variance"]))
+                before = plain[way]["gradient"][group]["variance"]
+                if before > 0:
+                    figures.setdefault(group, []).append(100 * (1 - measured["variance"] / before))
     rows = [
         [*way, shown(figures["ess"]), *(shown(figures.get(group, []), 0) for group in GROUPS)]
         for way, figures in found.items()
     ]
-    return table(["estimator", "proposal", "ESS", *(f"cut, {group}, %" for group in GROUPS)], rows)
+    return table(["estimator", "proposal", "with", "ESS", *(f"cut, {group}, %" for group in GROUPS)], rows)
+
+
+def _posterior(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    ours = [cell for cell in of(cells, "table1") if "posterior" in cell]
+    if not ours:
+        return
+    yield "## Distance from the posterior"
+    rows = []
+    for name in _names(ours):
+        of_name = [cell["posterior"] for cell in of(ours, "table1", name)]
+        kinds = ("policy", "inference")
+        rows.append([_title(name), *(shown([p[kind] for p in of_name if kind in p], 3) for kind in kinds)])
+    yield table(["method", "KL to the policy, nats", "KL to the inference network, nats"], rows)
+    first = ours[0]["posterior"]
+    yield (
+        "KL from the posterior over glimpse sequences, that of each run's own final network, to what could propose "
+        f"them: means over {first['images']} held-out digits, with {first['samples']} sequences for each standing for "
+        "the posterior. The less there is between the two columns, the less the label tells about where to look."
+    )
+    yield origin(ours)
 
 
 def _exploration(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
