@@ -269,3 +269,21 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         main([command, "--help"])
     assert not end.value.code
     assert "--help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    {
+        ("train", "--encoder", "fcc"): "invalid choice 'fcc' for argument '--encoder'. Expected one of ('fc', 'conv')",
+        ("train", "--steps", "many"): "Error parsing --steps",
+        ("train", "--bogus", "3"): "Unrecognized options: --bogus, 3",
+        ("trian",): "Available subcommands: demo, train,",
+        ("evaluate",): "Missing from wsram evaluate: PATH Folder of the run",
+        (): "Expected one of {demo, train,",
+    }.items(),
+)
+def test_words_that_are_no_command_end_in_one_line(
+    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, *words)
+    assert expected in said and said.endswith("--help\n") and not set("╭│╰─") & set(said)

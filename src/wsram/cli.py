@@ -6,6 +6,8 @@ traceback.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -377,6 +379,25 @@ WITH_RECIPES: dict[str, dict[str, Any]] = {"train": RECIPES, "train-captions": C
 
 
 def _parse(argv: list[str]) -> tuple[Callable[[Any, Console], None], Any]:
+    """What to run and its arguments; `UserError` in place of the framed text in which tyro tells a mistake."""
+    framed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(framed):
+            return _parse_with_tyro(argv)
+    except SystemExit as end:
+        if end.code != 2:  # --help
+            raise
+        raise UserError(_unframed(framed.getvalue())) from end
+
+
+def _unframed(text: str) -> str:
+    """One line of a frame's text without its title, which says the same; its parts have rules between them."""
+    lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith("╭")]
+    parts = [" ".join(part.split()).rstrip(".:") for part in " ".join(lines).strip("╰─╯ ").split("─")]
+    return "; ".join(part for part in parts if part)
+
+
+def _parse_with_tyro(argv: list[str]) -> tuple[Callable[[Any, Console], None], Any]:
     if argv and argv[0] in WITH_RECIPES:
         command, recipes = argv[0], WITH_RECIPES[argv[0]]
         kind, run = COMMANDS[command]
