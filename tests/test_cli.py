@@ -240,6 +240,11 @@ def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "holds no run" in refused(capsys, command, str(tmp_path))
 
 
+def test_a_run_that_trains_something_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "caption", "a.jpg", "--run", str(run))
+    assert "expected a run that trains captions, got one of digits" in said and str(run) in said
+
+
 @pytest.mark.parametrize("words", [["diagnose", "--draws", "1"], ["diagnose", "--samples", "1"]])
 def test_too_little_to_measure(run: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert "must be at least 2" in refused(capsys, words[0], str(run), *words[1:])

@@ -24,7 +24,7 @@ from wsram.errors import UserError
 from wsram.provenance import provenance
 
 C = TypeVar("C")
-K = TypeVar("K")
+K = TypeVar("K", TrainConfig, CaptionConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,9 @@ class Run(Generic[C]):
             ) from error
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not text ({error.reason}); restore it or start a new run") from error
+        task = task_of(folder)
+        if task != kind.task and task in (TrainConfig.task, CaptionConfig.task):
+            raise UserError(f"expected a run that trains {kind.task}, got one of {task} in {folder}; name another run")
         return Run(folder, from_json(kind, text, path))
 
     @property
@@ -171,12 +174,12 @@ class Run(Generic[C]):
         return final
 
 
-def task_of(folder: Path) -> str:
-    """What a run trains, "digits" or "captions", or "digits" where that cannot be read: opening it then says why."""
+def task_of(folder: Path) -> str | None:
+    """What a run trains, "digits" or "captions", or nothing where that cannot be read: opening it then says why."""
     try:
         task = json.loads((folder / "config.json").read_text())["task"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "digits"
+        return None
     return str(task)
 
 
