@@ -130,7 +130,7 @@ def _curve(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> It
     names = [name for name in LABELS if name != "soft" and of(cells, "table", name)]
     if not names:
         return
-    last = made["budget"]["curve"]
+    last = min(made["budget"]["curve"], made["budget"]["steps"])
     drawn = [(LABELS[name], cell["curve"]) for name in names for cell in of(cells, "table", name)]
 
     def panel(title: str, x: str, along: str, figure: str, y: str) -> Panel:
