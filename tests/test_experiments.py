@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -149,6 +150,28 @@ def test_numbers_on_the_page_are_the_files(whole: Path) -> None:
     assert "±" not in text.split("## Error")[1]  # one seed has no interval
     for picture in ("curves.png", "noise.png"):
         assert f"]({picture})" in text and (whole / "results" / picture).exists()
+
+
+def test_claims_are_told_from_the_cells(whole: Path) -> None:
+    section = page(whole).split("## The paper's claims")[1].split("\n## ")[0]
+    folder = whole / "runs" / "table1"
+
+    def read(cell: str, name: str) -> Any:
+        return json.loads((folder / cell / "seed-0" / f"{name}.json").read_text())
+
+    errors = [100 * read(cell, "evaluation-test")["error_mean_action"] for cell in ("ws-ram-cv", "ws-ram-q-cv")]
+    assert f"| by 0.23 points | {errors[0] - errors[1]:.2f} (1) points of test error |" in section
+    posterior = read("ws-ram-q-cv", "posterior")
+    assert f"{posterior['policy']:.3f} (1) nats to the policy, {posterior['inference']:.3f} (1) to" in section
+    rows_of = [
+        r for r in read("ws-ram-q-cv", "diagnosis") if (r["estimator"], r["proposal"]) == ("wake-sleep", "inference")
+    ]
+    plain, cut = (next(r for r in rows_of if r["control_variates"] is on)["gradient"] for on in (False, True))
+    share = 100 * (1 - cut["policy"]["variance"] / plain["policy"]["variance"])
+    assert f"| by 40 to 50% | by {share:.0f} (1)% for the policy" in section
+    usage = max(read("ws-ram-cv", "looking")["scale_usage"])
+    assert f"WS-RAM takes {100 * usage:.0f} (1)% of its glimpses" in section
+    assert len(re.findall(r"(?m)^\| ", section)) == 2 + 5
 
 
 def test_curves_hold_the_measured_variance(whole: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from wsram.experiments.mnist_claims import claims
 from wsram.experiments.pages import Record, difference, of, origin, table, updates_to_reach
 from wsram.experiments.published import MNIST_ERROR, VARIANCE_CUT
 from wsram.experiments.statistics import shown
@@ -37,6 +38,7 @@ def page(made: Mapping[str, Any], folder: Path) -> str:
         "number of seeds in brackets; one seed has no interval.",
     ]
     parts = (_table1, _curves, _noise, _posterior, _exploration, _tuning)
+    sections += claims(cells, made)
     return "\n\n".join([*sections, *(text for part in parts for text in part(cells, made, folder))]) + "\n"
 
 
