@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import re
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,17 @@ def test_evaluation_names_protocols_and_ways(run: Path, capsys: pytest.CaptureFi
     if split == "dev":  # training measured the same
         last = [row for row in rows(run) if "nll_word" in row][-1]
         assert found["greedy"]["papers"]["bleu"][3] == pytest.approx(last["bleu4_greedy"], abs=1e-9)
+
+
+def test_evaluation_where_everything_has_moved(run: Path, world: Path, features: Path, tmp_path: Path) -> None:
+    moved = {name: shutil.copytree(folder, tmp_path / name) for name, folder in [("run", run), ("cache", features)]}
+    data = shutil.copytree(world, tmp_path / "data")
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"captions": "gone", "features": "gone"}
+    (moved["run"] / "config.json").write_text(json.dumps(config))
+    words = ["--samples", "2", "--beam", "1", "--data-dir", str(data), "--features", str(moved["cache"])]
+    main(["evaluate", str(moved["run"]), *words])
+    assert json.loads((moved["run"] / "evaluation-dev.json").read_text())["images"] == COUNTS["dev"]
 
 
 def test_its_results_are_made_from_files(run: Path, tmp_path: Path) -> None:

@@ -73,7 +73,14 @@ def report_caption_training(run: Run[CaptionConfig], console: Console) -> None:
 
 
 def report_caption_evaluation(
-    folder: Path, console: Console, *, test: bool, samples: int, beam: int, captions: Path | None
+    folder: Path,
+    console: Console,
+    *,
+    test: bool,
+    samples: int,
+    beam: int,
+    captions: Path | None = None,
+    features: Path | None = None,
 ) -> dict[str, Any]:
     """Print and save (evaluation-SPLIT.json) a captioner's BLEU under every protocol, and its likelihood.
 
@@ -83,23 +90,24 @@ def report_caption_evaluation(
         test: measure on the test split rather than dev.
         samples: sequences of cells that the likelihood is estimated from.
         beam: captions kept for each image while they grow.
-        captions: where the data set is now.
+        captions, features: where the data set and its features are now, if they have moved.
 
     Raises:
         UserError: no run, checkpoint or data there, fewer than 1 sample or beam.
     """
     run = Run.open(folder, CaptionConfig)
-    data = run.config.data if captions is None else replace(run.config.data, captions=captions)
+    data = run.config.data
+    data = replace(data, captions=captions or data.captions, features=features or data.features)
     splits = load_splits(data)
-    features = features_of(data, splits)
+    cache = features_of(data, splits)
     vocabulary = load_vocabulary(run)
     device = device_of()
-    captioner = load_captioner(run, vocabulary, features.array.shape[-1]).to(device)
+    captioner = load_captioner(run, vocabulary, cache.array.shape[-1]).to(device)
     name = "test" if test else "dev"
     part = splits[name]
-    examples = examples_of(part, features, vocabulary)
+    examples = examples_of(part, cache, vocabulary)
     autocast = autocast_of(run.config.schedule, device)
-    rows = features.index([image.path for image in part.images])
+    rows = cache.index([image.path for image in part.images])
     if run.config.model.attention == "soft":
         samples = 1
     found: dict[str, Any] = {
@@ -109,14 +117,14 @@ def report_caption_evaluation(
         "samples": samples,
     }
     found |= evaluate_likelihood(
-        captioner, features, examples.rows, examples.tokens, examples.lengths, samples=samples, autocast=autocast
+        captioner, cache, examples.rows, examples.tokens, examples.lengths, samples=samples, autocast=autocast
     )
     references = [image.captions for image in part.images]
     table = Table(title=f"{folder}: {len(part):,} images of {name}; best update, {found['step']:,}")
     for column in ("captions", "protocol", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "length ratio"):
         table.add_column(column, justify="left" if column in ("captions", "protocol") else "right")
     for width in dict.fromkeys((1, beam)):
-        said = caption_images(captioner, features, rows, vocabulary, beam=width, autocast=autocast)
+        said = caption_images(captioner, cache, rows, vocabulary, beam=width, autocast=autocast)
         way = "greedy" if width == 1 else f"beam {width}"
         found[way.replace(" ", "_")] = scores = score_captions(said, references)
         for protocol, score in scores.items():

@@ -107,6 +107,8 @@ class Evaluate:
     """Captions kept for each image while they grow; of a captioner."""
     data_dir: Path | None = None
     """Folder of the IDX files, or captions, where they are no longer what the run was trained from."""
+    features: Path | None = None
+    """Folder of a captioner's features, where it has moved."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,13 @@ def _evaluate(args: Evaluate, console: Console) -> None:
 
     if task_of(args.run) == "captions":
         report_caption_evaluation(
-            args.run, console, test=args.test, samples=args.samples, beam=args.beam, captions=args.data_dir
+            args.run,
+            console,
+            test=args.test,
+            samples=args.samples,
+            beam=args.beam,
+            captions=args.data_dir,
+            features=args.features,
         )
     else:
         report_evaluation(args.run, console, test=args.test, samples=args.samples, data_dir=args.data_dir)

@@ -98,7 +98,8 @@ def _measure(budget: CaptionBudget, cell: Cell[CaptionConfig], run: Run[CaptionC
                 test=split == "test",
                 samples=budget.likelihood_samples,
                 beam=budget.beam,
-                captions=run.config.data.captions,
+                captions=cell.config.data.captions,
+                features=cell.config.data.features,
             )
 
 
