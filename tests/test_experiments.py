@@ -311,6 +311,8 @@ def test_captions_of_every_method_in_every_protocol(captions: Path) -> None:
         cells = " | ".join(shown([s[n] for s in scores], 1) for n in range(4))
         assert f"| {label} | beam 2 | {cells} |" in text
         assert shown([f["nll_word"] for f in found], 3) in text
+    logged = [row["log_evidence"] for k in (0, 1) for row in rows(captions / "runs" / "table" / "var" / f"seed-{k}")]
+    assert f"(nats: VAR {-sum(logged) / len(logged):.3f}; VAR without baseline" in text  # fewer than are averaged over
     assert "61.1 / 40.4 / 26.9 / 17.8" in text and "Xu et al. 2015" in text and "seeds 0, 1;" in text
     assert (captions / "results" / "curve.png").exists()
 

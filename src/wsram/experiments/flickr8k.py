@@ -62,6 +62,7 @@ ESTIMATORS: Mapping[str, EstimatorConfig] = {
     "var-plain": EstimatorConfig(name="variational", proposal="policy", control_variates=False),
     "ws-ram": EstimatorConfig(name="wake-sleep", proposal="policy", control_variates=True),
     "ws-ram-q": EstimatorConfig(name="wake-sleep", proposal="inference", control_variates=True),
+    "ws-ram-q-credit": EstimatorConfig(name="wake-sleep-credit", proposal="inference", control_variates=True),
 }
 """The methods with hard attention, by the names of their folders."""
 
