@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,11 @@ def section(folder: Path, base: Path) -> str:
         lines += _diagnosis(diagnosis)
     posterior = _read(folder / "posterior.json")
     if posterior:
-        each = [f"to the {name} {posterior[name]:.4f}" for name in ("policy", "inference") if name in posterior]
+        names = {"policy": "to the policy", "inference": "to the inference network"}
+        each = [f"{said} {posterior[name]:.4f}" for name, said in names.items() if name in posterior]
         lines += [
             f"KL from the posterior (in its place, {posterior['samples']} samples for each of {posterior['images']} "
-            f"held-out images), nats: {', '.join(each)}{' network' if 'inference' in posterior else ''}.",
+            f"held-out images), nats: {', '.join(each)}.",
             "",
         ]
     benchmark = _read(folder / "benchmark.json")
@@ -163,18 +165,29 @@ def _captions(folder: Path) -> list[str]:
     return [head, "| --- " * 10 + "|", *rows, ""] if rows else []
 
 
+def noise_reduction(row: Mapping[str, Any]) -> str:
+    """By what means the gradient of a diagnosis' row is less noisy than the plain estimator's; empty if it is plain."""
+    means = {
+        "control variates": row["control_variates"],
+        # Diagnoses made before there were these have none of them.
+        "last scale summed over": row.get("sum_scale"),
+        "dreams alone for q": row.get("sleep"),
+    }
+    return ", ".join(name for name, used in means.items() if used)
+
+
 def _diagnosis(rows: list[dict[str, Any]]) -> list[str]:
     groups = list(rows[-1]["gradient"])
     lines = [
         f"Effective sample size of {rows[0]['samples']} samples and gradient variance (trace of the covariance of "
         f"{rows[0]['draws']} gradients on one batch of {rows[0]['batch']} held-out images):",
         "",
-        "| estimator | proposal | control variates | ESS | " + " | ".join(f"variance, {g}" for g in groups) + " |",
+        "| estimator | proposal | with | ESS | " + " | ".join(f"variance, {g}" for g in groups) + " |",
         "| --- " * (4 + len(groups)) + "|",
     ]
     for row in rows:
         variances = [f"{row['gradient'][g]['variance']:.3g}" if g in row["gradient"] else "" for g in groups]
-        kept = "yes" if row["control_variates"] else "no"
+        kept = noise_reduction(row) or "—"
         cells = [row["estimator"], row["proposal"], kept, f"{row['ess']:.2f}", *variances]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]

@@ -12,6 +12,7 @@ from wsram.experiments.pages import Record, difference, of, origin, table, updat
 from wsram.experiments.published import MNIST_ERROR, VARIANCE_CUT
 from wsram.experiments.statistics import shown
 from wsram.plots import Panel, plot_curves
+from wsram.results import noise_reduction
 
 GROUPS = ("prediction", "policy", "inference")
 CURVE = ("step", "seconds", "error_mean_action", "nll_mean_action", "ess", *(f"variance_{group}" for group in GROUPS))
@@ -178,25 +179,15 @@ def _noise(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> It
         yield origin(diagnosed)
 
 
-def _means(row: Mapping[str, Any]) -> str:
-    """By what means a row's gradient is less noisy than the plain estimator's; nothing if it is the plain one."""
-    means = {
-        "control variates": row["control_variates"],
-        "last scale summed over": row.get("sum_scale"),
-        "dreams alone for q": row.get("sleep"),
-    }
-    return ", ".join(name for name, used in means.items() if used)
-
-
 def _cuts(cells: Sequence[Record]) -> str:
     found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for cell in cells:
-        plain = {(row["estimator"], row["proposal"]): row for row in cell["diagnosis"] if not _means(row)}
+        plain = {(row["estimator"], row["proposal"]): row for row in cell["diagnosis"] if not noise_reduction(row)}
         for row in cell["diagnosis"]:
             way = row["estimator"], row["proposal"]
-            if not _means(row) or way not in plain:
+            if not noise_reduction(row) or way not in plain:
                 continue
-            figures = found.setdefault((*way, _means(row)), {})
+            figures = found.setdefault((*way, noise_reduction(row)), {})
             figures.setdefault("ess", []).append(row["ess"])
             for group, measured in row["gradient"].items():
                 before = plain[way]["gradient"][group]["variance"]
