@@ -30,7 +30,7 @@ class Train:
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES["quarter-hour"])
     recipe: str = "quarter-hour"
-    """Named settings to start from: demo, paper or quarter-hour."""
+    """Named settings to start from: demo, paper, quarter-hour or best."""
     run: Path | None = None
     """New folder for config, metrics, checkpoints and pictures; by default runs/RECIPE-N."""
     resume: Path | None = None
