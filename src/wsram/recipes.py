@@ -40,7 +40,7 @@ RECIPES: dict[str, TrainConfig] = {
         schedule=ScheduleConfig(steps=8000, learning_rate=4e-3, clip=20.0, evaluate_every=1000),
         glimpse_growth=0.3,
     ),
-    # The lowest error of one sequence that we know of: the variational bound trains the label network on every sequence.
+    # The lowest error of one sequence that we know of: the bound F trains the label network on every sequence.
     "best": TrainConfig(
         data=DataConfig(dataset="mnist", distortion=0.5),
         model=ModelConfig(encoder="conv"),
