@@ -203,4 +203,4 @@ def test_mistakes_end_in_one_line(
     assert "text.jpg" in refused(capsys, "caption", str(tmp_path / "text.jpg"), "--run", str(run))
     assert "holds no run" in refused(capsys, "caption", str(tmp_path / "text.jpg"), "--run", str(tmp_path))
     assert "train --resume" not in refused(capsys, *words(world, features, "--run", str(run)))
-    assert "expected one of digits" in refused(capsys, "train", "--resume", str(run))
+    assert "expected a run that trains digits" in refused(capsys, "train", "--resume", str(run))
