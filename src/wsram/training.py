@@ -46,10 +46,7 @@ def learning_rate(schedule: ScheduleConfig, step: int) -> float:
 def build_optimizer(network: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
     """Adam with decoupled weight decay over all of the network's parameters, θ and η alike."""
     return torch.optim.AdamW(
-        network.parameters(),
-        lr=schedule.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=schedule.weight_decay,
+        network.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
     )
 
 

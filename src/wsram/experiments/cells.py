@@ -79,7 +79,6 @@ def run_cells(
     for cell in cells:
         _check_settings(cell.run(root))
     pace, failures = _Pace(), []
-    in_other_hands: list[Cell[C]] = []
 
     def work(cell: Cell[C]) -> None:
         run = cell.run(root)
@@ -107,9 +106,7 @@ def run_cells(
             console.print(f"Failed: {failures[-1]}", markup=False, highlight=False)
         return True
 
-    for cell in cells:
-        if not attempt(cell, wait=False):
-            in_other_hands.append(cell)
+    in_other_hands = [cell for cell in cells if not attempt(cell, wait=False)]
     for cell in in_other_hands:
         console.print(f"Another process has it in hand, waiting: {cell.run(root).folder}", highlight=False)
         attempt(cell, wait=True)

@@ -266,8 +266,6 @@ class AttentionCaptioner(nn.Module):
         """
         if samples < 1:
             raise UserError(f"samples must be at least 1, got {samples}")
-        if dreams and self.inference is None:
-            raise UserError("dreams teach an inference network, and there is none; use --proposal inference")
         shape = (samples, len(tokens))
         defend = torch.rand(shape, generator=generator, device=features.device) < defensive if defensive else None
         decoder = self.decoder

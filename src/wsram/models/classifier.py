@@ -268,10 +268,7 @@ class PredictionNetwork(nn.Module):
             scores = self.label_head(self.lower.output(lower) / len(actions))
             log_p = F.log_softmax(at_least_float32(scores), -1)
             if every:
-                log_p_scale = F.log_softmax(policy.scale_logits, -1).movedim(-1, 0).unsqueeze(-1)
-                while log_p_scale.ndim < log_p.ndim:  # one policy for all samples
-                    log_p_scale = log_p_scale.unsqueeze(1)
-                log_p = torch.logsumexp(log_p_scale + log_p, 0)
+                log_p = torch.logsumexp(policy.scale_log_prob(taken.scale).unsqueeze(-1) + log_p, 0)
             named.append(log_p)
         lead = named[-1].shape[:-1]
 
@@ -374,8 +371,6 @@ class AttentionClassifier(nn.Module):
         """
         if samples < 1:
             raise UserError(f"samples must be at least 1, got {samples}")
-        if dreams and self.inference is None:
-            raise UserError("dreams teach an inference network, and there is none; use --proposal inference")
         count = self.prediction.glimpses if glimpses is None else glimpses
         log_q: list[Tensor] = []
         # Drawn only where asked for: the actions of other rollouts do not depend on it.

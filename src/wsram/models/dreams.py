@@ -8,22 +8,31 @@ Source: Hinton et al. 1995 (wake-sleep); Bornschein & Bengio 2015, its use besid
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsram.actions import Action, CellDistribution, GlimpseDistribution
 from wsram.data.vocabulary import END, PAD, START
+from wsram.errors import UserError
 
 if TYPE_CHECKING:
     from wsram.models.captioner import AttentionCaptioner
     from wsram.models.classifier import AttentionClassifier
 
+N = TypeVar("N", bound=nn.Module)
+
 
 def draw_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Indices (...) with probabilities softmax(logits) (..., choices); carries no gradient."""
     return CellDistribution(logits.detach()).sample(generator)
+
+
+def _taught(inference: N | None) -> N:
+    if inference is None:
+        raise UserError("dreams teach an inference network, and there is none; use --proposal inference")
+    return inference
 
 
 def dream_of_labels(
@@ -37,7 +46,7 @@ def dream_of_labels(
     """log q of each glimpse that the classifier dreamt of, told the label it dreamt.
 
     Args:
-        classifier: with an inference network.
+        classifier: the model, with its inference network.
         images: (batch, channels, height, width).
         dreams: for each image.
         generator: draws them.
@@ -45,9 +54,11 @@ def dream_of_labels(
 
     Returns:
         (dreams, batch, glimpses) nats; gradient: η.
+
+    Raises:
+        UserError: there is no inference network.
     """
-    inference, prediction = classifier.inference, classifier.prediction
-    assert inference is not None
+    inference, prediction = _taught(classifier.inference), classifier.prediction
     seen: list[tuple[Tensor, Tensor]] = []
 
     def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
@@ -72,7 +83,7 @@ def dream_of_captions(
     """log q of each cell that the captioner dreamt of attending to, told the caption it dreamt.
 
     Args:
-        captioner: with an inference network.
+        captioner: the model, with its inference network.
         features: (batch, cells, channels).
         dreams: for each image.
         generator: draws them.
@@ -80,9 +91,11 @@ def dream_of_captions(
 
     Returns:
         (dreams, batch, longest) nats, 0 where a caption has ended; gradient: η.
+
+    Raises:
+        UserError: there is no inference network.
     """
-    decoder, inference = captioner.decoder, captioner.inference
-    assert inference is not None
+    decoder, inference = captioner.decoder, _taught(captioner.inference)
     tokens: list[Tensor] = []
     seen: list[tuple[CellDistribution, Tensor, Tensor]] = []
     with torch.no_grad():
