@@ -245,6 +245,7 @@ BAD = {
     "a view of no pixels": dict(view=0),
     "a view too small for convolutions": dict(view=3, encoder="conv"),
     "a patch too small for convolutions": dict(patch=3, encoder="conv"),
+    "convolutions without channels": dict(widths=(8, 0), encoder="conv"),
 }
 
 
@@ -273,10 +274,14 @@ def test_images_smaller_than_a_patch_are_refused() -> None:
 
 def test_encoders_alone() -> None:
     """Each is usable by itself, as in a network of another kind."""
-    glimpse = GlimpseEncoder("conv", channels=2, side=9, scales=3, features=7)
+    glimpse = GlimpseEncoder("conv", channels=2, side=9, scales=3, features=7, widths=(3, 5))
     action = Action(torch.zeros(4, 5, 2), torch.zeros(4, 5, dtype=torch.long))
     assert glimpse(torch.rand(4, 5, 2, 9, 9), action).shape == (4, 5, 7)
-    assert ViewEncoder("conv", channels=2, side=11, features=7)(torch.rand(3, 2, 30, 40)).shape == (3, 7)
+    view = ViewEncoder("conv", channels=2, side=11, features=7, widths=(3, 5))
+    assert view(torch.rand(3, 2, 30, 40)).shape == (3, 7)
+    for encoder in (glimpse, view):
+        convolutions = [module for module in encoder.modules() if isinstance(module, torch.nn.Conv2d)]
+        assert [module.out_channels for module in convolutions] == [3, 5]
 
 
 # What each glimpse adds, and mixtures of both networks

@@ -59,6 +59,8 @@ class ModelConfig:
     """Kind of both recurrent layers."""
     encoder: Literal["fc", "conv"] = "fc"
     """Glimpse and view networks: fully connected or small convolutions."""
+    widths: tuple[int, int] = (16, 32)
+    """Channels of the first and second convolution of the conv encoder."""
     lower_units: int = 256
     """Units of the lower recurrent layer, which names the label."""
     upper_units: int = 128

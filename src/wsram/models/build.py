@@ -28,6 +28,7 @@ def build_classifier(
         upper_units=model.upper_units,
         recurrence=model.recurrence,
         encoder=model.encoder,
+        widths=model.widths,
         view=model.view,
         std_range=model.std_range,
     )

@@ -73,13 +73,17 @@ class Recurrence(nn.Module):
         return after.unflatten(0, lead)
 
 
-def convolutions(channels: int) -> nn.Sequential:
-    """Two small convolutions that halve the image twice: (rows, channels, s, s) to (rows, 32, s // 4, s // 4), >= 0."""
+def convolutions(channels: int, widths: tuple[int, int]) -> nn.Sequential:
+    """Two small convolutions that halve the image twice, of `widths` channels.
+
+    From (rows, channels, s, s) to (rows, widths[1], s // 4, s // 4), none below 0.
+    """
+    first, second = widths
     layers = nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.Conv2d(channels, first, 3, padding=1),
         nn.MaxPool2d(2),
         nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Conv2d(first, second, 3, padding=1),
         nn.MaxPool2d(2),
         nn.ReLU(),
     )
@@ -99,7 +103,9 @@ class GlimpseEncoder(nn.Module):
     "fc": fully connected, the paper's. "conv": two small convolutions before the fully connected layer.
     """
 
-    def __init__(self, kind: str, *, channels: int, side: int, scales: int, features: int) -> None:
+    def __init__(
+        self, kind: str, *, channels: int, side: int, scales: int, features: int, widths: tuple[int, int]
+    ) -> None:
         super().__init__()
         _check_encoder(kind, side)
         self.scales = scales
@@ -111,7 +117,11 @@ class GlimpseEncoder(nn.Module):
                 nn.Linear(features, features),
             )
         else:
-            layers = (convolutions(channels), nn.Flatten(), nn.Linear(32 * (side // 4) ** 2, features))
+            layers = (
+                convolutions(channels, widths),
+                nn.Flatten(),
+                nn.Linear(widths[1] * (side // 4) ** 2, features),
+            )
         self.what = nn.Sequential(*layers)
         self.where = nn.Sequential(nn.Linear(2 + scales, features // 2), nn.ReLU(), nn.Linear(features // 2, features))
 
@@ -129,12 +139,12 @@ class ViewEncoder(nn.Module):
     each channel (after the spatial softmax of Finn et al. 2016), in which where something is, is linear.
     """
 
-    def __init__(self, kind: str, *, channels: int, side: int, features: int) -> None:
+    def __init__(self, kind: str, *, channels: int, side: int, features: int, widths: tuple[int, int]) -> None:
         super().__init__()
         _check_encoder(kind, side)
         self.side = side
-        self.layers = convolutions(channels) if kind == "conv" else None
-        inputs = 32 * ((side // 4) ** 2 + 2) if self.layers else channels * side**2
+        self.layers = convolutions(channels, widths) if kind == "conv" else None
+        inputs = widths[1] * ((side // 4) ** 2 + 2) if self.layers else channels * side**2
         self.read = nn.Linear(inputs, features)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -180,6 +190,7 @@ class PredictionNetwork(nn.Module):
         upper_units: units of r2.
         recurrence: "relu", "gru" or "lstm".
         encoder: "fc" or "conv", for the glimpses and the low-resolution view.
+        widths: channels of both convolutions of "conv".
         view: side in pixels of the low-resolution view.
         std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
 
@@ -198,11 +209,12 @@ class PredictionNetwork(nn.Module):
         upper_units: int = 256,
         recurrence: str = "relu",
         encoder: str = "fc",
+        widths: tuple[int, int] = (16, 32),
         view: int = 20,
         std_range: tuple[float, float] = (0.03, 1.0),
     ) -> None:
         super().__init__()
-        require_at_least(1, glimpses=glimpses, channels=channels)
+        require_at_least(1, glimpses=glimpses, channels=channels, widths=min(widths))
         require_at_least(2, classes=classes, lower_units=lower_units, upper_units=upper_units)
         if not 0 < std_range[0] <= std_range[1]:
             raise UserError(f"the range of the location's standard deviation must be 0 < low <= high, got {std_range}")
@@ -211,11 +223,11 @@ class PredictionNetwork(nn.Module):
         self.std_range = std_range
         scales = len(sensor.scales)
         self.glimpse_encoder = GlimpseEncoder(
-            encoder, channels=channels, side=sensor.patch_size, scales=scales, features=lower_units
+            encoder, channels=channels, side=sensor.patch_size, scales=scales, features=lower_units, widths=widths
         )
         self.lower = Recurrence(recurrence, lower_units, lower_units)
         self.label_head = nn.Linear(lower_units, classes)
-        self.view_encoder = ViewEncoder(encoder, channels=channels, side=view, features=upper_units)
+        self.view_encoder = ViewEncoder(encoder, channels=channels, side=view, features=upper_units, widths=widths)
         self.upper = Recurrence(recurrence, lower_units, upper_units)
         self.policy_head = nn.Linear(upper_units, 4 + scales)
         with torch.no_grad():
