@@ -31,7 +31,7 @@ from wsram.runs import Run
 TINY = mnist.MnistBudget(
     "smoke", 4, 2, (1e-3, 3e-3), seeds=1, batch=8, warmup=1, evaluate_every=2, samples=2, draws=2, votes=2
 )
-CELLS = 6 + 8  # a seed's, without tuning
+CELLS = 6 + 8 + 2  # a seed's, without tuning
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -172,6 +172,24 @@ def test_claims_are_told_from_the_cells(whole: Path) -> None:
     usage = max(read("ws-ram-cv", "looking")["scale_usage"])
     assert f"WS-RAM takes {100 * usage:.0f} (1)% of its glimpses" in section
     assert len(re.findall(r"(?m)^\| ", section)) == 2 + 5
+
+
+def test_credit_stands_beside_the_cell_that_differs_in_it_alone(whole: Path) -> None:
+    section = page(whole).split("## Credit for single glimpses")[1].split("\n## ")[0]
+    pairs = {
+        "| VAR | temperature |": ("exploration/var-temperature", "credit/var-credit"),
+        "| WS-RAM + q | none |": ("table1/ws-ram-q-cv", "credit/ws-ram-q-credit"),
+    }
+    for line, pair in pairs.items():
+        runs = [whole / "runs" / cell / "seed-0" for cell in pair]
+        without, with_it = (Run.open(run, TrainConfig).config for run in runs)
+        assert with_it.estimator.name == f"{without.estimator.name}-credit"
+        assert replace(with_it, estimator=without.estimator) == without
+        for run, credit in zip(runs, ("no", "yes"), strict=True):
+            found = json.loads((run / "evaluation-held-out.json").read_text())
+            errors = [100 * found[f"error_{way}"] for way in ("mean_action", "one_sample", f"vote_{TINY.votes}")]
+            shown_errors = " | ".join(f"{error:.2f} (1)" for error in errors)
+            assert f"{line} {credit} | {shown_errors} | {found['nll_one_sample']:.3f} (1) |" in section
 
 
 def test_curves_hold_the_measured_variance(whole: Path) -> None:

@@ -167,7 +167,7 @@ class ReproduceMnist:
     """Folder of the IDX files; else the user cache, or for the smoke budget the embedded digits."""
     seeds: int | None = None
     """Runs of each cell; by default the budget's."""
-    only: Literal["tuning", "table1", "exploration"] | None = None
+    only: Literal["tuning", "table1", "exploration", "credit"] | None = None
     """The one part to run; by default all."""
     folder: Path | None = None
     """Folder of the runs; by default runs/reproduce-mnist-BUDGET."""

@@ -38,7 +38,7 @@ def page(made: Mapping[str, Any], folder: Path) -> str:
         "samples for every method. A figure is a mean over seeds ± half its 95% interval (Student's t), with the "
         "number of seeds in brackets; one seed has no interval.",
     ]
-    parts = (_table1, _curves, _noise, _posterior, _exploration, _tuning)
+    parts = (_table1, _curves, _noise, _posterior, _exploration, _credit, _tuning)
     sections += claims(cells, made)
     return "\n\n".join([*sections, *(text for part in parts for text in part(cells, made, folder))]) + "\n"
 
@@ -220,6 +220,13 @@ def _posterior(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -
     yield origin(ours)
 
 
+def _with_heuristics(cells: Sequence[Record], made: Mapping[str, Any], method: str, heuristics: str) -> list[Record]:
+    """The cells of a method, control variates on: Table 1 holds VAR with all heuristics and the others without any."""
+    if heuristics == made["heuristics_of_table1"][method]:
+        return of(cells, "table1", f"{method}-cv")
+    return of(cells, "exploration", f"{method}-{heuristics}")
+
+
 def _exploration(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
     if not of(cells, "exploration"):
         return
@@ -227,10 +234,7 @@ def _exploration(cells: Sequence[Record], made: Mapping[str, Any], folder: Path)
     rows, used = [], []
     for method in ("var", "ws-ram"):
         for heuristics in made["heuristics"]:
-            # Table 1 holds the cells of VAR with all heuristics and of WS-RAM without any.
-            shared = heuristics == made["heuristics_of_table1"][method]
-            group, name = ("table1", f"{method}-cv") if shared else ("exploration", f"{method}-{heuristics}")
-            seeds = of(cells, group, name)
+            seeds = _with_heuristics(cells, made, method, heuristics)
             used += seeds
             usage = [" / ".join(f"{share:.0%}" for share in cell["looking"]["scale_usage"]) for cell in seeds]
             rows.append(
@@ -249,6 +253,41 @@ def _exploration(cells: Sequence[Record], made: Mapping[str, Any], folder: Path)
         "All with control variates; error of the mean action. Scales and coverage are of one sequence drawn from the "
         "policy for each held-out digit; coverage is 100% when every part of an 8 by 8 grid gets as many glimpses, and "
         f"1.6% when one part gets all. The weights, ours: {weights}."
+    )
+    yield origin(used)
+
+
+def _credit(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    if not of(cells, "credit"):
+        return
+    yield "## Credit for single glimpses"
+    rows, used = [], []
+    for name, heuristics in made["heuristics_of_credit"].items():
+        method = name.removesuffix("-credit")
+        for credit, seeds in (
+            ("no", _with_heuristics(cells, made, method, heuristics)),
+            ("yes", of(cells, "credit", name)),
+        ):
+            used += seeds
+            figures = [cell["evaluation-held-out"] for cell in seeds]
+            rows.append(
+                [
+                    LABELS[method],
+                    heuristics,
+                    credit,
+                    shown(_percents(seeds, "evaluation-held-out", "error_mean_action")),
+                    shown(_percents(seeds, "evaluation-held-out", "error_one_sample")),
+                    shown(_percents(seeds, "evaluation-held-out", "error_vote_")),
+                    shown([found["nll_one_sample"] for found in figures], 3),
+                ]
+            )
+    votes = f"vote of {made['budget']['votes']}"
+    yield table(
+        ["method", "heuristics", "credit", "held-out error, %", "one sample", votes, "NLL of one sample, nats"], rows
+    )
+    yield (
+        "Ours, beyond the paper: control variates that know each glimpse's own past, everything else as without "
+        "credit, the learning rate included."
     )
     yield origin(used)
 
