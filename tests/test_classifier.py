@@ -14,17 +14,8 @@ from wsram.actions import Action, GlimpseDistribution
 from wsram.errors import UserError
 from wsram.estimators import defensive_mixture, wake_sleep
 from wsram.glimpse import Sensor
-from wsram.models.classifier import (
-    ENCODERS,
-    RECURRENCES,
-    AttentionClassifier,
-    Choose,
-    GlimpseEncoder,
-    InferenceNetwork,
-    PredictionNetwork,
-    Recurrence,
-    ViewEncoder,
-)
+from wsram.models.classifier import AttentionClassifier, Choose, InferenceNetwork, PredictionNetwork
+from wsram.models.layers import ENCODERS, RECURRENCES, GlimpseEncoder, Recurrence, ViewEncoder
 
 CLASSES = 5
 

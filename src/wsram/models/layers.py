@@ -1,0 +1,137 @@
+"""What the classifier's networks are made of: recurrent layers, and encoders of glimpses and of the view."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsram.actions import Action
+from wsram.errors import UserError
+
+RECURRENCES = ("relu", "gru", "lstm")
+ENCODERS = ("fc", "conv")
+
+
+class Recurrence(nn.Module):
+    """One recurrent layer over any leading axes: ReLU (the paper's), GRU or LSTM.
+
+    The state is one tensor (..., size * `width`); its first `size` features are the layer's output.
+    """
+
+    def __init__(self, kind: str, inputs: int, size: int) -> None:
+        super().__init__()
+        if kind not in RECURRENCES:
+            raise UserError(f"unknown recurrence {kind!r}; choose one of {', '.join(RECURRENCES)}")
+        self.size = size
+        self.kind = kind
+        if kind == "relu":
+            self.cell: nn.RNNCell | nn.GRUCell | nn.LSTMCell = nn.RNNCell(inputs, size, nonlinearity="relu")
+            # The identity keeps what earlier glimpses saw without the gradient exploding (Le, Jaitly & Hinton 2015).
+            nn.init.eye_(self.cell.weight_hh)
+        else:
+            self.cell = nn.GRUCell(inputs, size) if kind == "gru" else nn.LSTMCell(inputs, size)
+
+    def initial(self, output: Tensor) -> Tensor:
+        """The state whose output is `output` (..., size)."""
+        return torch.cat([output, torch.zeros_like(output)], -1) if self.kind == "lstm" else output
+
+    def output(self, state: Tensor) -> Tensor:
+        """The layer's output (..., size)."""
+        return state[..., : self.size]
+
+    def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """The next state, of the leading axes of `inputs` (..., inputs) and `state`, which must agree."""
+        lead = inputs.shape[:-1]
+        inputs, state = inputs.flatten(0, -2), state.flatten(0, -2)
+        if isinstance(self.cell, nn.LSTMCell):
+            after = torch.cat(self.cell(inputs, tuple(state.chunk(2, -1))), -1)
+        else:
+            after = self.cell(inputs, state)
+        return after.unflatten(0, lead)
+
+
+def convolutions(channels: int, widths: tuple[int, int]) -> nn.Sequential:
+    """Two small convolutions that halve the image twice, of `widths` channels.
+
+    From (rows, channels, s, s) to (rows, widths[1], s // 4, s // 4), none below 0.
+    """
+    first, second = widths
+    layers = nn.Sequential(
+        nn.Conv2d(channels, first, 3, padding=1),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(first, second, 3, padding=1),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+    )
+    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+
+
+def _check_encoder(kind: str, side: int) -> None:
+    if kind not in ENCODERS:
+        raise UserError(f"unknown encoder {kind!r}; choose one of {', '.join(ENCODERS)}")
+    if side < (least := 4 if kind == "conv" else 1):
+        raise UserError(f"the {kind} encoder needs at least {least}x{least} pixels, got {side}x{side}")
+
+
+class GlimpseEncoder(nn.Module):
+    """What a glimpse shows and where it was taken, as one vector: the ReLU of the sum of both.
+
+    "fc": fully connected, the paper's. "conv": two small convolutions before the fully connected layer.
+    """
+
+    def __init__(
+        self, kind: str, *, channels: int, side: int, scales: int, features: int, widths: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        _check_encoder(kind, side)
+        self.scales = scales
+        if kind == "fc":
+            layers: tuple[nn.Module, ...] = (
+                nn.Flatten(),
+                nn.Linear(channels * side**2, features),
+                nn.ReLU(),
+                nn.Linear(features, features),
+            )
+        else:
+            layers = (
+                convolutions(channels, widths),
+                nn.Flatten(),
+                nn.Linear(widths[1] * (side // 4) ** 2, features),
+            )
+        self.what = nn.Sequential(*layers)
+        self.where = nn.Sequential(nn.Linear(2 + scales, features // 2), nn.ReLU(), nn.Linear(features // 2, features))
+
+    def forward(self, patch: Tensor, action: Action) -> Tensor:
+        """Features (..., features) of glimpses (..., channels, side, side) taken by `action` (...)."""
+        what = self.what(patch.flatten(0, -4)).unflatten(0, patch.shape[:-3])
+        scale = F.one_hot(action.scale, self.scales)
+        return F.relu(what + self.where(torch.cat([action.location, scale], -1).to(patch.dtype)))
+
+
+class ViewEncoder(nn.Module):
+    """The low-resolution view of the whole image, as the upper layer's first output.
+
+    "fc": fully connected, the paper's. "conv": convolutions, read both as they lie and through the centre of mass of
+    each channel (after the spatial softmax of Finn et al. 2016), in which where something is, is linear.
+    """
+
+    def __init__(self, kind: str, *, channels: int, side: int, features: int, widths: tuple[int, int]) -> None:
+        super().__init__()
+        _check_encoder(kind, side)
+        self.side = side
+        self.layers = convolutions(channels, widths) if kind == "conv" else None
+        inputs = widths[1] * ((side // 4) ** 2 + 2) if self.layers else channels * side**2
+        self.read = nn.Linear(inputs, features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (batch, features) of images (batch, channels, height, width), averaged down to side by side."""
+        seen = F.adaptive_avg_pool2d(images, self.side)
+        if self.layers is None:
+            return F.relu(self.read(seen.flatten(1)))
+        seen = self.layers(seen)
+        x = torch.linspace(-1, 1, seen.shape[-1], device=seen.device, dtype=seen.dtype)
+        mass = seen.sum((-2, -1)) + 0.1  # an empty channel has its centre in the middle
+        centres = [(seen.sum(axis) * x).sum(-1) / mass for axis in (-2, -1)]
+        return F.relu(self.read(torch.cat([seen.flatten(1), *centres], -1)))
