@@ -152,15 +152,12 @@ class Results:
     """A page whose marked part becomes one row for each run: the README, say."""
 
 
-Budget = Literal["smoke", "standard", "paper"]
-
-
 @dataclass(frozen=True)
 class ReproduceMnist:
     """The paper's experiments on translated scaled MNIST: error of every method, exploration, curves, noise."""
 
-    budget: Budget = "smoke"
-    """smoke: minutes; standard: hours on two cores; paper: as many updates as an accelerator can make in a day."""
+    budget: Literal["smoke", "short", "standard", "paper"] = "smoke"
+    """smoke: minutes; short, standard: hours on two cores; paper: as many updates as an accelerator makes in a day."""
     network: Literal["faithful", "best"] = "faithful"
     """The paper's fully connected network, or our best one."""
     data_dir: Path | None = None
@@ -181,7 +178,7 @@ class ReproduceMnist:
 class ReproduceFlickr8k:
     """The paper's captions: BLEU and likelihood of every method, on features that `wsram features` extracted."""
 
-    budget: Budget = "smoke"
+    budget: Literal["smoke", "standard", "paper"] = "smoke"
     """smoke: minutes; standard: as long as two cores need to train well; paper: five times the updates."""
     data: Annotated[CaptionDataConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionDataConfig)
     seeds: int | None = None
