@@ -157,8 +157,8 @@ def test_what_is_released_is_as_good(run: Path, digits: Path, tmp_path: Path) ->
     assert str(digits) not in (tmp_path / "released" / "config.json").read_text()
     main(["evaluate", str(tmp_path / "released"), "--samples", "2", "--data-dir", str(digits)])
     again = json.loads((tmp_path / "released" / "evaluation-held-out.json").read_text())
-    assert again["nll_mean_action"] == pytest.approx(found["nll_mean_action"], rel=1e-2)  # half precision
-    assert again["step"] == found["step"]
+    same = [name for name in found if name.startswith(("error_", "nll_")) or name == "step"]
+    assert {name: again[name] for name in same} == {name: found[name] for name in same} and len(same) == 7
 
 
 # One line for every mistake

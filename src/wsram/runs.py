@@ -189,7 +189,7 @@ def open_run(folder: Path) -> Run[TrainConfig] | Run[CaptionConfig]:
 
 
 def write_release(run: Run[Any], config: Any, model: nn.Module, target: Path) -> None:
-    """Write a folder that others can open as a run, with its network alone, in half precision.
+    """Write a folder that others can open as a run, with its network alone, to the last bit.
 
     Args:
         run: where the network comes from; every small file in its folder goes along.
@@ -203,13 +203,12 @@ def write_release(run: Run[Any], config: Any, model: nn.Module, target: Path) ->
     if target.exists():
         raise UserError(f"{target} exists already; name a new folder")
     state = load_state(run.best_checkpoint())
-    half = {name: t.half() if t.is_floating_point() else t for name, t in _contiguous(model.state_dict()).items()}
     try:
         (target / "best").mkdir(parents=True)
         for path in run.folder.glob("*.*"):
             if path.is_file():
                 shutil.copyfile(path, target / path.name)
-        save_file(half, target / "best" / "model.safetensors")
+        save_file(_contiguous(model.state_dict()), target / "best" / "model.safetensors")
         _write_whole(target / "best" / "state.json", json.dumps(state, indent=2) + "\n")
         _write_whole(target / "config.json", to_json(config))
     except (OSError, SafetensorError) as error:
