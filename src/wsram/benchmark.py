@@ -140,7 +140,8 @@ def operator_shares(step: Callable[[], Any], device: torch.device) -> dict[str, 
     """
     cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with profile(activities=activities) as profiler:
+    # All events of the one cycle are kept anyway; said so, since some versions of torch warn about it otherwise.
+    with profile(activities=activities, acc_events=True) as profiler:
         for _ in range(3):
             step()
     spent = dict.fromkeys([*KINDS, "elementwise"], 0.0)

@@ -40,13 +40,14 @@ RECIPES: dict[str, TrainConfig] = {
         schedule=ScheduleConfig(steps=8000, learning_rate=4e-3, clip=20.0, evaluate_every=1000),
         glimpse_growth=0.3,
     ),
-    # The lowest error of one sequence that we know of: the bound F trains the label network on every sequence.
+    # The lowest error of one sequence that we know of: the bound F trains the label network on every sequence. Two of
+    # each image instead of five pay for wider convolutions.
     "best": TrainConfig(
         data=DataConfig(dataset="mnist", distortion=0.5),
-        model=ModelConfig(encoder="conv"),
-        estimator=EstimatorConfig("variational-credit", "policy"),
+        model=ModelConfig(encoder="conv", widths=(32, 64), lower_units=384),
+        estimator=EstimatorConfig("variational-credit", "policy", samples=2),
         exploration=ExplorationConfig(scale_entropy=0.1),
-        schedule=ScheduleConfig(steps=14_000, learning_rate=4e-3, clip=20.0, evaluate_every=1000),
+        schedule=ScheduleConfig(steps=20_000, learning_rate=3e-3, clip=20.0, evaluate_every=1000),
         glimpse_growth=0.3,
     ),
 }

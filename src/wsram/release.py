@@ -45,8 +45,8 @@ def report_release(folder: Path, target: Path, console: Console) -> None:
         write_release(run, digits, load_network(run, inference=False), target)
         use = "wsram evaluate --data-dir PATH/TO/MNIST"
     card = (
-        "# Model card\n\nThe network of one run of wsram, without the inference network that taught it, as safetensors. "
-        f"Use it with `{use} FOLDER`.\n\n"
+        "# Model card\n\nThe network of one run of wsram, without the inference network that taught it, as "
+        f"safetensors. Use it with `{use} FOLDER`.\n\n"
     )
     (target / CARD).write_text(card + section(target, target) + "\n")
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
