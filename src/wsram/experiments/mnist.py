@@ -80,7 +80,7 @@ BUDGETS: dict[str, MnistBudget] = {
     "smoke": MnistBudget("smoke", 60, 20, (1e-3, 4e-3), seeds=1, batch=64, warmup=5, evaluate_every=30, draws=4),
     # For the network whose updates cost three times those of the faithful one, and that needs fewer of them.
     "short": MnistBudget(
-        "short", 1500, 500, (1e-3, 2e-3, 4e-3, 8e-3), seeds=3, batch=128, warmup=100, evaluate_every=300
+        "short", 1200, 500, (1e-3, 2e-3, 4e-3, 8e-3), seeds=3, batch=128, warmup=100, evaluate_every=300
     ),
     "standard": MnistBudget(
         "standard", 3500, 1000, (1e-3, 2e-3, 4e-3, 8e-3), seeds=3, batch=128, warmup=200, evaluate_every=500
