@@ -32,6 +32,7 @@ ODD: dict[str, Any] = {
     "encoder": "conv",
     "lower_units": 11,
     "upper_units": 12,
+    "widths": (8, 24),
     "view": 13,
     "std_range": (0.125, 0.5),
     "name": "variational",
