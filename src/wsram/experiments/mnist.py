@@ -121,7 +121,7 @@ METHODS = (
     Method("ws-ram-q", "wake-sleep", "inference", "none"),
 )
 
-# Credit for single glimpses, each with the heuristics that its method does best with here.
+# Credit for single glimpses, each with heuristics that Table 1 or exploration has its method with, to compare.
 CREDITED = (
     Method("var-credit", "variational-credit", "policy", "temperature"),
     Method("ws-ram-q-credit", "wake-sleep-credit", "inference", "none"),
