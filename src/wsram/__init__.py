@@ -1,27 +1,96 @@
 """Stochastic hard attention: networks that look at a few small crops of an image instead of every pixel.
 
 Implements the Wake-Sleep Recurrent Attention Model (Ba, Grosse, Salakhutdinov & Frey, NIPS 2015). The parts one builds
-with are here by name; the modules hold the rest.
+with are here by name, loaded when first asked for; the modules hold the rest.
 """
 
-from wsram.actions import Action, GlimpseDistribution
-from wsram.errors import UserError
-from wsram.estimators import Estimate, variational, variational_credit, vimco, wake_sleep, wake_sleep_credit
-from wsram.glimpse import Sensor
-from wsram.rollout import Rollout
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+_HOME = {
+    "Action": "wsram.glimpse.actions",
+    "AttentionCaptioner": "wsram.models.captioner",
+    "AttentionClassifier": "wsram.models.classifier",
+    "ESTIMATORS": "wsram.estimators",
+    "Estimate": "wsram.estimators",
+    "GlimpseDistribution": "wsram.glimpse.actions",
+    "Pyramid": "wsram.glimpse.pyramid",
+    "RECIPES": "wsram.recipes",
+    "Rollout": "wsram.models.rollout",
+    "Run": "wsram.runs",
+    "Screen": "wsram.terminal",
+    "Sensor": "wsram.glimpse.sensor",
+    "UserError": "wsram.errors",
+    "from_pretrained": "wsram.models.pretrained",
+    "save_network": "wsram.models.pretrained",
+    "train": "wsram.training",
+    "variational": "wsram.estimators",
+    "variational_credit": "wsram.estimators",
+    "vimco": "wsram.estimators",
+    "wake_sleep": "wsram.estimators",
+    "wake_sleep_credit": "wsram.estimators",
+}
+"""Where each public name lives."""
+
+if TYPE_CHECKING:
+    from wsram.errors import UserError
+    from wsram.estimators import (
+        ESTIMATORS,
+        Estimate,
+        variational,
+        variational_credit,
+        vimco,
+        wake_sleep,
+        wake_sleep_credit,
+    )
+    from wsram.glimpse.actions import Action, GlimpseDistribution
+    from wsram.glimpse.pyramid import Pyramid
+    from wsram.glimpse.sensor import Sensor
+    from wsram.models.captioner import AttentionCaptioner
+    from wsram.models.classifier import AttentionClassifier
+    from wsram.models.pretrained import from_pretrained, save_network
+    from wsram.models.rollout import Rollout
+    from wsram.recipes import RECIPES
+    from wsram.runs import Run
+    from wsram.terminal import Screen
+    from wsram.training import train
+
 __all__ = [
+    "ESTIMATORS",
+    "RECIPES",
     "Action",
+    "AttentionCaptioner",
+    "AttentionClassifier",
     "Estimate",
     "GlimpseDistribution",
+    "Pyramid",
     "Rollout",
+    "Run",
+    "Screen",
     "Sensor",
     "UserError",
+    "from_pretrained",
+    "save_network",
+    "train",
     "variational",
     "variational_credit",
     "vimco",
     "wake_sleep",
     "wake_sleep_credit",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, from the module it lives in."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -1,4 +1,4 @@
-"""The command line: `wsram COMMAND`; `COMMANDS` lists them.
+"""The command line: `wsram COMMAND`; `COMMANDS` lists them. Words to calls, and nothing else.
 
 A mistake of the user's ends in one line and exit code 2; anything else that goes wrong is a defect and keeps its
 traceback.
@@ -7,70 +7,114 @@ traceback.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, get_origin
 
 import tyro
-from rich.console import Console
 
-from wsram.config import CaptionConfig, CaptionDataConfig, TrainConfig
+from wsram import __version__
+from wsram.config import C, CaptionData, ClassificationConfig, Config
 from wsram.errors import UserError
-from wsram.recipes import CAPTION_RECIPES, RECIPES
+from wsram.provenance import commanded
+from wsram.recipes import RECIPES
+from wsram.terminal import Screen
 
-C = TypeVar("C")
+DEFAULT_RECIPE = "quarter-hour"
+
+Commands = dict[str, tuple[type[Any], Callable[[Any, Screen], None]]]
+"""For each command, by name, the type of its arguments and what runs it."""
 
 
 @dataclass(frozen=True)
-class Train:
-    """Train a network. Settings come from a recipe; any of them can be changed."""
+class Train(Generic[C]):
+    """Train a network on DATA. Settings come from a recipe; any of them can be changed."""
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES["quarter-hour"])
-    recipe: str = "quarter-hour"
-    """Named settings to start from: demo, paper, quarter-hour or best."""
+    config: Annotated[C, tyro.conf.arg(name="")]
+    recipe: str = DEFAULT_RECIPE
+    """Named settings to start from; `wsram models` lists them."""
     run: Path | None = None
-    """New folder for config, metrics, checkpoints and pictures; by default runs/RECIPE-N."""
+    """New folder for settings, metrics, checkpoints and pictures; by default runs/RECIPE-N."""
     resume: Path | None = None
     """Go on with the run in this folder, exactly where it stopped and with its own settings."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train on the embedded digits for a few minutes, print the error on the validation digits, draw where it looks."""
+
+    run: Path | None = None
+    """New folder for what it makes; by default runs/demo-N."""
+    updates: int = RECIPES["demo"].schedule.updates
+    """Optimizer steps."""
 
 
 @dataclass(frozen=True)
 class Features:
     """Extract the features of all images of a captioned data set, once, into a cache that training reads."""
 
-    data: Annotated[CaptionDataConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionDataConfig)
+    data: Annotated[CaptionData, tyro.conf.arg(name="")] = field(default_factory=CaptionData)
 
 
 @dataclass(frozen=True)
-class TrainCaptions:
-    """Train a captioner on features that `wsram features` extracted. Any setting of its recipe can be changed."""
+class Evaluate:
+    """Measure a network: a classifier's error (mode, one sample, a vote), or a captioner's BLEU and likelihood."""
 
-    config: Annotated[CaptionConfig, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: CAPTION_RECIPES["captions"]
-    )
-    recipe: str = "captions"
-    """Named settings to start from: captions, captions-variational or captions-soft."""
-    run: Path | None = None
-    """New folder for config, metrics, checkpoints and pictures; by default runs/RECIPE-N."""
-    resume: Path | None = None
-    """Go on with the run in this folder, exactly where it stopped and with its own settings."""
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network, a released network, or a name on the Hugging Face Hub."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """Where the data are, if they are not where the network was trained from."""
+    test: bool = False
+    """Measure on the test set, instead of the validation part of the training set."""
+    samples: int | None = None
+    """Sequences that vote, or that a likelihood is estimated from; by default 16."""
+    beam: int | None = None
+    """Captions kept for each image while they grow; of a captioner, by default 5."""
+    features: Path | None = None
+    """Folder of a captioner's features, where it has moved."""
+    save: Path | None = None
+    """JSON file to keep the figures in; by default evaluation-SET.json in a run's folder."""
 
 
 @dataclass(frozen=True)
-class Caption:
-    """Say what images show, and draw where the captioner looked for each word."""
+class Predict:
+    """Say what images show, and draw where the network looked."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Image files."""
-    run: Path
-    """Folder of the captioner's run."""
-    beam: int = 5
-    """Captions kept for each image while they grow; 1 is greedy."""
-    pictures: Path = Path("captions")
-    """Folder for the pictures, NAME.png for each image."""
+    network: str
+    """Folder of a run or a network, a released network, or a name on the Hugging Face Hub."""
+    samples: int | None = None
+    """Sequences that vote; by default the network looks once, where it is likeliest to."""
+    beam: int | None = None
+    """Captions kept for each image while they grow; of a captioner, by default 5."""
+    pictures: Path | None = None
+    """Folder for pictures, NAME.glimpses.png for each image; no file that is there is replaced."""
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Compare the estimators on one batch: effective sample size, gradient variance, distance from the posterior."""
+
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network, a released network, or a name on the Hugging Face Hub."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """Where the data are, if they are not where the network was trained from."""
+    samples: int = 5
+    """Action sequences for each example, M."""
+    batch: int = 128
+    """Examples in the batch."""
+    draws: int = 50
+    """Gradient estimates whose variance is taken."""
+    features: Path | None = None
+    """Folder of a captioner's features, where it has moved."""
+    save: Path | None = None
+    """Folder for diagnosis.json and posterior.json; by default a run's own."""
 
 
 @dataclass(frozen=True)
@@ -81,362 +125,246 @@ class Release:
     """Folder of the run."""
     to: Path
     """New folder."""
+    inference: bool = True
+    """With the inference network, by which one can ask where the evidence for an answer is."""
 
 
 @dataclass(frozen=True)
-class Demo:
-    """Train on the embedded digits for a few minutes, print the error on the held-out ones and draw where it looks."""
-
-    run: Path | None = None
-    """New folder for what it makes; by default runs/demo-N."""
-    steps: int = RECIPES["demo"].schedule.steps
-    """Updates."""
+class Models:
+    """List the networks that come with the package, and the recipes to train others."""
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Measure a run: a classifier's error (mean action, one sample, a vote), or a captioner's BLEU and likelihood."""
+def _train(args: Train[Config], screen: Screen) -> None:
+    from accelerate import PartialState
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    test: bool = False
-    """Measure on the test set, instead of the held-out part of the training set."""
-    samples: int = 16
-    """Sequences that vote, or that a likelihood is estimated from."""
-    beam: int = 5
-    """Captions kept for each image while they grow; of a captioner."""
-    data_dir: Path | None = None
-    """Folder of the IDX files, or captions, where they are no longer what the run was trained from."""
-    features: Path | None = None
-    """Folder of a captioner's features, where it has moved."""
+    from wsram.evaluate import conclude
+    from wsram.runs import Run
+    from wsram.training import train
+
+    if args.resume is not None and args.run is not None:
+        raise UserError("--resume goes on in the run's own folder; leave --run out")
+    run = Run(args.resume or args.run or _new_run_folder(args.recipe), args.config)
+    train(run, screen, resume=args.resume is not None)
+    if PartialState().is_main_process:
+        conclude(Run.open(run.folder), screen)
 
 
-@dataclass(frozen=True)
-class Diagnose:
-    """Compare the estimators on one batch of a run's checkpoint: effective sample size and gradient variance."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    samples: int = 5
-    """Glimpse sequences for each image, M."""
-    batch: int = 128
-    """Images in the batch."""
-    draws: int = 50
-    """Gradient estimates whose variance is taken."""
-    data_dir: Path | None = None
-    """Folder of the IDX files, where it is no longer the one the run was trained from."""
+def _demo(args: Demo, screen: Screen) -> None:
+    recipe = RECIPES["demo"]
+    config = replace(recipe, schedule=replace(recipe.schedule, updates=args.updates))
+    screen.say("Training hard attention on 4,000 real digits, each at a random size and place in a 100x100 image.")
+    _train(Train(config, "demo", args.run), screen)
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """Time a training step and its parts against the machine's own rate of matrix products."""
+def _features(args: Features, screen: Screen) -> None:
+    from wsram.data.captioned import load_splits, make_features, notes_of
+    from wsram.models.backbone import build_backbone
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES["quarter-hour"])
-    repeats: int = 20
-    """Steps timed; the median is printed."""
-    save: Path | None = None
-    """JSON file to keep the figures in."""
-
-
-@dataclass(frozen=True)
-class Results:
-    """Make the results page from the files of published runs, after adding runs to them."""
-
-    add: tuple[Path, ...] = ()
-    """Run folders to publish: all but their checkpoints is copied."""
-    folder: Path = Path("docs/results")
-    """Where published runs are kept."""
-    page: Path = Path("docs/results.md")
-    """The page whose marked part is made anew."""
-    summary: Path | None = None
-    """A page whose marked part becomes one row for each run: the README, say."""
+    for note in notes_of(load_splits(args.data)):
+        screen.say(f"Note: {note}")
+    features = make_features(args.data, build_backbone(args.data.backbone, args.data.grid), screen)
+    images, cells, channels = features.array.shape
+    screen.say(f"Features of {images:,} images, {cells} cells of {channels} channels each, are ready.")
 
 
-@dataclass(frozen=True)
-class ReproduceMnist:
-    """The paper's experiments on translated scaled MNIST: error of every method, exploration, curves, noise."""
+def _evaluate(args: Evaluate, screen: Screen) -> None:
+    from wsram.evaluate import evaluate, open_trained
+    from wsram.tasks import Options
 
-    budget: Literal["smoke", "short", "standard", "paper"] = "smoke"
-    """smoke: minutes; short, standard: hours on two cores; paper: as many updates as an accelerator makes in a day."""
-    network: Literal["faithful", "best"] = "faithful"
-    """The paper's fully connected network, or our best one."""
-    data_dir: Path | None = None
-    """Folder of the IDX files; else the user cache, or for the smoke budget the embedded digits."""
-    seeds: int | None = None
-    """Runs of each cell; by default the budget's."""
-    only: Literal["tuning", "table1", "exploration", "credit"] | None = None
-    """The one part to run; by default all."""
-    folder: Path | None = None
-    """Folder of the runs; by default runs/reproduce-mnist-BUDGET."""
-    results: Path | None = None
-    """Folder of the page; by default docs/results/mnist-BUDGET."""
-    from_files: bool = False
-    """Run nothing: make the page from its results.json alone."""
+    trained = open_trained(args.network, source=args.data, features=args.features)
+    evaluate(trained, screen, test=args.test, options=Options(args.samples, args.beam), to=args.save)
 
 
-@dataclass(frozen=True)
-class ReproduceFlickr8k:
-    """The paper's captions: BLEU and likelihood of every method, on features that `wsram features` extracted."""
+def _predict(args: Predict, screen: Screen) -> None:
+    from wsram.models.pretrained import from_pretrained
+    from wsram.tasks import TASKS, Options
+    from wsram.viewing import save
 
-    budget: Literal["smoke", "standard", "paper"] = "smoke"
-    """smoke: minutes; standard: as long as two cores need to train well; paper: five times the updates."""
-    data: Annotated[CaptionDataConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionDataConfig)
-    seeds: int | None = None
-    """Runs of each method; by default the budget's."""
-    folder: Path | None = None
-    """Folder of the runs; by default runs/reproduce-flickr8k-BUDGET."""
-    results: Path | None = None
-    """Folder of the page; by default docs/results/flickr8k-BUDGET."""
-    from_files: bool = False
-    """Run nothing: make the page from its results.json alone."""
+    if not args.images:
+        raise UserError("expected image files, got none; name at least one")
+    network = from_pretrained(args.network)
+    said = TASKS[network.task].predict(network, args.images, Options(args.samples, args.beam))
+    taken: set[Path] = set()
+    for path, (text, figure) in zip(args.images, said, strict=True):
+        screen.say(f"{path}: {text}")
+        if args.pictures is not None:
+            names = (f"{path.stem}.glimpses{n or ''}.png" for n in range(len(args.images)))
+            picture = next(at for name in names if (at := args.pictures / name) not in taken)
+            taken.add(picture)
+            screen.say(f"  where it looked: {save(figure, picture)}")
 
 
-@dataclass(frozen=True)
-class Reproduce:
-    """Reproduce the paper's experiments; stopped at any time, the same command goes on."""
+def _diagnose(args: Diagnose, screen: Screen) -> None:
+    from wsram.cards import diagnosis_table, posterior_table
+    from wsram.diagnose import diagnose, posterior
+    from wsram.evaluate import keep, open_trained
 
-    experiment: Annotated[
-        Annotated[ReproduceMnist, tyro.conf.subcommand("mnist")]
-        | Annotated[ReproduceFlickr8k, tyro.conf.subcommand("flickr8k")],
-        tyro.conf.arg(name=""),
-    ]
-    """Which of them."""
+    trained = open_trained(args.network, source=args.data, features=args.features, inference=True)
+    folder = args.save or (trained.run.folder if trained.run else None)
+    rows = diagnose(trained, samples=args.samples, batch=args.batch, draws=args.draws)
+    screen.show(diagnosis_table(rows))
+    if folder is not None:
+        keep(folder / "diagnosis.json", rows, screen)
+    found = posterior(trained, batch=args.batch)
+    screen.show(posterior_table(found))
+    if folder is not None:
+        keep(folder / "posterior.json", found, screen)
+
+
+def _release(args: Release, screen: Screen) -> None:
+    from wsram.cards import release
+
+    release(args.run, args.to, screen, inference=args.inference)
+
+
+def _models(args: Models, screen: Screen) -> None:
+    from wsram.models.pretrained import released
+
+    screen.say(f"Networks: {', '.join(released()) or 'none in this installation'}")
+    screen.say(f"Recipes: {', '.join(RECIPES)}")
+
+
+COMMANDS: Commands = {
+    "demo": (Demo, _demo),
+    "train": (Train[ClassificationConfig], _train),  # of whichever task the recipe is
+    "evaluate": (Evaluate, _evaluate),
+    "predict": (Predict, _predict),
+    "diagnose": (Diagnose, _diagnose),
+    "features": (Features, _features),
+    "release": (Release, _release),
+    "models": (Models, _models),
+}
 
 
 def _new_run_folder(name: str) -> Path:
     return next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists())
 
 
-def _start(
-    args: Train | TrainCaptions, console: Console, kind: type[C], default: C, report: Callable[[Any, Console], None]
-) -> None:
-    """Train a new run or go on with one, and report on it once."""
-    from accelerate import PartialState
-
-    from wsram.runs import Run
-    from wsram.training import train
-
-    if args.resume is None:
-        run: Run[Any] = Run(args.run or _new_run_folder(args.recipe), args.config)
-    else:
-        run = Run.open(args.resume, kind)
-        if args.run is not None or args.config not in (run.config, default):
-            raise UserError(
-                f"--resume goes on with the settings in {args.resume / 'config.json'}; give no others with it"
-            )
-    console.print(f"Run: {run.folder} (if it stops, go on with `{run.resume_command}`)")
-    train(run, console, resume=args.resume is not None)
-    if PartialState().is_main_process:
-        report(run, console)
+def parse(argv: list[str]) -> tuple[Callable[[Any, Screen], None], Any]:
+    """What to run and its arguments; `UserError` for words that are no command."""
+    with unframed():
+        if argv and argv[0] == "train":
+            return _train, _parse_train(argv[1:])
+        return choose(COMMANDS, argv, "wsram")
 
 
-def _train(args: Train, console: Console) -> None:
-    from wsram.report import report_training
-
-    _start(args, console, TrainConfig, RECIPES[Train.recipe], report_training)
-
-
-def _train_captions(args: TrainCaptions, console: Console) -> None:
-    from wsram.caption_report import report_caption_training
-
-    _start(args, console, CaptionConfig, CAPTION_RECIPES[TrainCaptions.recipe], report_caption_training)
+def choose(commands: Commands, argv: list[str], program: str) -> tuple[Callable[[Any, Screen], None], Any]:
+    """What to run of some commands, and its arguments, as tyro reads them."""
+    kinds: dict[str, Any] = {name: kind for name, (kind, _) in commands.items()}
+    args = tyro.extras.subcommand_cli_from_dict(kinds, args=argv, prog=program)
+    return next(run for kind, run in commands.values() if type(args) is (get_origin(kind) or kind)), args
 
 
-def _features(args: Features, console: Console) -> None:
-    from wsram.caption_report import report_features
-
-    report_features(args.data, console)
-
-
-def _caption(args: Caption, console: Console) -> None:
-    from wsram.caption_report import report_captions
-
-    report_captions(args.run, args.images, console, beam=args.beam, pictures=args.pictures)
-
-
-def _release(args: Release, console: Console) -> None:
-    from wsram.release import report_release
-
-    report_release(args.run, args.to, console)
-
-
-def _demo(args: Demo, console: Console) -> None:
-    from wsram.report import report_training
-    from wsram.runs import Run
-    from wsram.training import train
-
-    recipe = RECIPES["demo"]
-    config = replace(recipe, schedule=replace(recipe.schedule, steps=args.steps))
-    run = Run(args.run or _new_run_folder("demo"), config)
-    console.print("Training hard attention on 4,000 real digits, each at a random size and place in a 100x100 image.")
-    train(run, console)
-    report_training(run, console)
-
-
-def _evaluate(args: Evaluate, console: Console) -> None:
-    from wsram.caption_report import report_caption_evaluation
-    from wsram.report import report_evaluation
-    from wsram.runs import task_of
-
-    if task_of(args.run) == "captions":
-        report_caption_evaluation(
-            args.run,
-            console,
-            test=args.test,
-            samples=args.samples,
-            beam=args.beam,
-            captions=args.data_dir,
-            features=args.features,
-        )
-    else:
-        report_evaluation(args.run, console, test=args.test, samples=args.samples, data_dir=args.data_dir)
-
-
-def _diagnose(args: Diagnose, console: Console) -> None:
-    from wsram.report import report_diagnosis, report_posterior
-
-    report_diagnosis(
-        args.run, console, samples=args.samples, batch=args.batch, draws=args.draws, data_dir=args.data_dir
-    )
-    report_posterior(args.run, console, batch=args.batch, data_dir=args.data_dir)
-
-
-def _benchmark(args: Benchmark, console: Console) -> None:
-    from wsram.benchmark import report_benchmark
-
-    report_benchmark(args.config, console, repeats=args.repeats, save=args.save)
-
-
-def _results(args: Results, console: Console) -> None:
-    from wsram.results import add_run, write_page, write_summary
-
-    for run in args.add:
-        console.print(f"Published: {add_run(run, args.folder)}")
-    write_page(args.page, args.folder)
-    console.print(f"Page: {args.page}")
-    if args.summary is not None:
-        write_summary(args.summary, args.folder)
-        console.print(f"Summary: {args.summary}")
-
-
-def _reproduce(args: Reproduce, console: Console) -> None:
-    chosen = args.experiment
-    if isinstance(chosen, ReproduceMnist):
-        _reproduce_mnist(chosen, console)
-    else:
-        _reproduce_flickr8k(chosen, console)
-
-
-def _reproduce_mnist(args: ReproduceMnist, console: Console) -> None:
-    from wsram.experiments import mnist
-
-    name = f"mnist-{args.budget}" + ("" if args.network == "faithful" else f"-{args.network}")
-    results = args.results or Path("docs/results", name)
-    if args.from_files:
-        console.print(f"Page: {mnist.remake(results)}")
-        return
-    budget, base = mnist.BUDGETS[args.budget], mnist.NETWORKS[args.network]
-    embedded = args.budget == "smoke" and args.data_dir is None
-    data = replace(base.data, dataset="mnist5k" if embedded else "mnist", data_dir=args.data_dir)
-    mnist.reproduce(
-        budget if args.seeds is None else replace(budget, seeds=args.seeds),
-        replace(base, data=data),
-        console,
-        only=args.only,
-        folder=args.folder or Path("runs", f"reproduce-{name}"),
-        results=results,
-    )
-
-
-def _reproduce_flickr8k(args: ReproduceFlickr8k, console: Console) -> None:
-    from wsram.experiments import flickr8k
-
-    name = f"flickr8k-{args.budget}"
-    results = args.results or Path("docs/results", name)
-    if args.from_files:
-        console.print(f"Page: {flickr8k.remake(results)}")
-        return
-    budget = flickr8k.BUDGETS[args.budget]
-    flickr8k.reproduce(
-        budget if args.seeds is None else replace(budget, seeds=args.seeds),
-        replace(CAPTION_RECIPES["captions"], data=args.data),
-        console,
-        folder=args.folder or Path("runs", f"reproduce-{name}"),
-        results=results,
-    )
-
-
-COMMANDS: dict[str, tuple[type[Any], Callable[[Any, Console], None]]] = {
-    "demo": (Demo, _demo),
-    "train": (Train, _train),
-    "features": (Features, _features),
-    "train-captions": (TrainCaptions, _train_captions),
-    "caption": (Caption, _caption),
-    "release": (Release, _release),
-    "evaluate": (Evaluate, _evaluate),
-    "diagnose": (Diagnose, _diagnose),
-    "benchmark": (Benchmark, _benchmark),
-    "results": (Results, _results),
-    "reproduce": (Reproduce, _reproduce),
-}
-
-WITH_RECIPES: dict[str, dict[str, Any]] = {"train": RECIPES, "train-captions": CAPTION_RECIPES}
-
-
-def _parse(argv: list[str]) -> tuple[Callable[[Any, Console], None], Any]:
-    """What to run and its arguments; `UserError` in place of the framed text in which tyro tells a mistake."""
+@contextlib.contextmanager
+def unframed() -> Iterator[None]:
+    """Within it, a mistake in the words is a `UserError`, in place of the framed text in which tyro tells it."""
     framed = io.StringIO()
     try:
         with contextlib.redirect_stderr(framed):
-            return _parse_with_tyro(argv)
+            yield
     except SystemExit as end:
         if end.code != 2:  # --help
             raise
-        raise UserError(_unframed(framed.getvalue())) from end
+        raise UserError(_one_line(framed.getvalue())) from end
 
 
-def _unframed(text: str) -> str:
+@dataclass(frozen=True)
+class _Start:
+    """What decides the kind and defaults of all other settings, read first."""
+
+    recipe: str = DEFAULT_RECIPE
+    resume: Path | None = None
+
+
+def _parse_train(argv: list[str]) -> Train[Config]:
+    known = [word for word in argv if word not in ("-h", "--help")]
+    start = tyro.cli(_Start, args=known, return_unknown_args=True, add_help=False)[0]
+    if start.recipe not in RECIPES:
+        raise UserError(f"unknown recipe {start.recipe!r}; choose one of {', '.join(RECIPES)}")
+    config: Config = RECIPES[start.recipe]
+    if start.resume is not None:
+        from wsram.runs import Run
+
+        config = Run.open(start.resume.expanduser()).config
+
+    of_task: Any = Train[type(config)]  # type: ignore[misc]
+    given = tyro.cli(of_task, args=argv, default=Train(config, start.recipe), prog="wsram train")
+    run, resume = (path and path.expanduser() for path in (given.run, given.resume))
+    if resume is not None and (odd := _changed(config, given.config)):
+        raise UserError(
+            f"--resume goes on with the settings in {resume / 'training.json'}; only where the data are and a larger "
+            f"--updates may be given with it, got another {', '.join(odd)}"
+        )
+    return Train(given.config, given.recipe, run, resume)
+
+
+def _changed(there: Config, given: Config) -> list[str]:
+    """Names of the settings that differ, but for those that a resumed run may change."""
+    free = {"source", "images", "features", "download"}
+    odd = []
+    for section in vars(there):
+        ours, theirs = getattr(there, section), getattr(given, section)
+        if not hasattr(ours, "__dataclass_fields__"):
+            odd += [section] if ours != theirs else []
+            continue
+        odd += [name for name, value in vars(ours).items() if value != getattr(theirs, name) and name not in free]
+    return [name for name in odd if name != "updates" or given.schedule.updates < there.schedule.updates]
+
+
+def _one_line(text: str) -> str:
     """One line of a frame's text without its title, which says the same; its parts have rules between them."""
     lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith("╭")]
     parts = [" ".join(part.split()).rstrip(".:") for part in " ".join(lines).strip("╰─╯ ").split("─")]
     return "; ".join(part for part in parts if part)
 
 
-def _parse_with_tyro(argv: list[str]) -> tuple[Callable[[Any, Console], None], Any]:
-    if argv and argv[0] in WITH_RECIPES:
-        command, recipes = argv[0], WITH_RECIPES[argv[0]]
-        kind, run = COMMANDS[command]
-
-        # The recipe decides the defaults that the rest of the command line changes, so it is read first.
-        @dataclass(frozen=True)
-        class Recipe:
-            recipe: str = kind.recipe
-
-        recipe = tyro.cli(Recipe, args=argv[1:], return_unknown_args=True, add_help=False)[0].recipe
-        if recipe not in recipes:
-            raise UserError(f"unknown recipe {recipe!r}; choose one of {', '.join(recipes)}")
-        default = kind(config=recipes[recipe], recipe=recipe)
-        return run, tyro.cli(kind, args=argv[1:], default=default, prog=f"wsram {command}")
-    kinds: dict[str, Callable[..., Any]] = {name: kind for name, (kind, _) in COMMANDS.items()}
-    args = tyro.extras.subcommand_cli_from_dict(kinds, args=argv, prog="wsram")
-    return next(run for kind, run in COMMANDS.values() if type(args) is kind), args
+_OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""Errors of the disk or its owner, of which no part of the program may have known to say more."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line; exits with 0, or with 2 after one line on what the user should change."""
-    console = Console(soft_wrap=True)
+    """Run the command line; see `launch`."""
+    words = sys.argv[1:] if argv is None else argv
+    if words == ["--version"]:
+        print(f"wsram {__version__}")
+        return
+    launch("wsram", words, parse)
+
+
+def launch(
+    program: str, words: list[str], parse: Callable[[list[str]], tuple[Callable[[Any, Screen], None], Any]]
+) -> None:
+    """Do what a command line says; exits with 0, or with 2 after one line on what the user should change.
+
+    Args:
+        program: how it is called, as it goes into the provenance of what is made.
+        words: the rest of the command line.
+        parse: what to run, and its arguments.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name must not end a run on an ASCII terminal
+
+    def end(line: str, code: int) -> None:
+        Screen(error=True).say(f"{program.split()[-1]}: {' '.join(line.split(chr(10)))}")
+        sys.exit(code)
+
     try:
-        run, args = _parse(sys.argv[1:] if argv is None else argv)
-        run(args, console)
+        with commanded(program, words):
+            run, args = parse(words)
+            run(args, Screen())
     except UserError as error:
-        Console(stderr=True, soft_wrap=True).print(f"wsram: {error}", markup=False, highlight=False)
-        sys.exit(2)
+        end(str(error), 2)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
-        # The machine's, not ours: a full disk, a missing or unreadable file that no part of the program named better.
-        place = f"{error.filename}: " if error.filename else ""
-        Console(stderr=True, soft_wrap=True).print(
-            f"wsram: {place}{error.strerror or error}; make room or name another place", markup=False, highlight=False
-        )
-        sys.exit(2)
+        if error.errno not in _OF_THE_PLACE:
+            raise
+        end(f"{error.filename or 'a file'}: {error.strerror}; make room or name another place", 2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if type(error).__name__ != "Stopped":  # named, not imported: it would cost every command torch
+            raise
+        end(str(error), 128 + error.number)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -14,38 +15,81 @@ import tyro
 
 from wsram.errors import UserError, require_at_least
 
-T = TypeVar("T")
-
 Proposal = Literal["inference", "policy"]
+Precision = Literal["auto", "bf16", "no"]
+Scene = Literal["translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100"]
+LARGEST_SEED = 2**63 - 1
 
-POLICY_ONLY = ("variational", "variational-credit")
-"""Estimators of the variational bound, which cannot train an inference network."""
+
+def _require_finite(settings: Any) -> None:
+    """`UserError` for the first number of a section that is none, or infinite."""
+    for name, value in vars(settings).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{name.replace('_', ' ')} must be a finite number, got {number}")
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Where digits come from and what scenes they are put in."""
+class ImageData:
+    """Which images, and what is made of them."""
 
-    dataset: Literal["mnist5k", "mnist"] = "mnist5k"
-    """mnist5k: 5,000 digits that come with the demo extra; mnist: the four IDX files."""
-    scene: str = "translated-scaled"
-    """translated-scaled, translated, cluttered-60 or cluttered-100."""
-    data_dir: Path | None = None
-    """Folder of the IDX files; else the user cache."""
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "mnist5k"
+    """mnist5k: 5,000 digits that come with the demo extra; mnist: MNIST in the user cache; or a folder that holds
+    MNIST's four IDX files."""
+    scene: Scene = "translated-scaled"
+    """What digits are placed in."""
     download: bool = False
     """Fetch MNIST into the user cache if it is not there."""
-    holdout: int | None = None
+    validation: int | None = None
     """Training digits held out for tuning; by default 5,000 of mnist, 1,000 of mnist5k."""
     distortion: float = 0.0
     """Strength of random rotation, shear, stretch and bending of training digits; 1 is about what a hand varies by."""
+    empty: float = 0.0
+    """Share of training scenes without a digit, which the network learns to call none."""
 
     def __post_init__(self) -> None:
+        _require_finite(self)
         require_at_least(0, distortion=self.distortion)
+        if not 0 <= self.empty < 1:
+            raise UserError(f"the share of empty scenes is from 0 to below 1, got {self.empty}")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The networks. The defaults of recurrence and encoder are the paper's."""
+class AugmentConfig:
+    """Random changes of training images, so that a network answers for more than was collected; all off by default."""
+
+    flip: Literal["none", "horizontal", "both"] = "none"
+    """Mirror half of the images, left to right or also top to bottom."""
+    rotate: float = 0.0
+    """Turned by up to so many degrees."""
+    zoom: float = 0.0
+    """Enlarged or shrunk by a factor of up to e to this power."""
+    shift: float = 0.0
+    """Moved by up to this share of the side."""
+    blur: float = 0.0
+    """Blurred with a standard deviation of up to so many pixels."""
+    brightness: tuple[float, float] = (1.0, 1.0)
+    """Values times a factor between these two, of half of the images."""
+    background: float = 0.0
+    """Black lifted to a grey of up to this level, of half of the images."""
+    invert: float = 0.0
+    """Probability that light and dark change places."""
+    noise: float = 0.0
+    """Added to half of the images, with a standard deviation of up to this; values stay in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        _require_finite(self)
+        require_at_least(0, rotate=self.rotate, zoom=self.zoom, shift=self.shift, blur=self.blur, noise=self.noise)
+        for name, share in (("invert", self.invert), ("background", self.background)):
+            if not 0 <= share <= 1:
+                raise UserError(f"{name} must be from 0 to 1, got {share}")
+        if not 0 <= self.brightness[0] <= self.brightness[1]:
+            raise UserError(f"brightness must be two factors, 0 <= low <= high, got {self.brightness}")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The networks that look and answer. The defaults of recurrence and network are the paper's."""
 
     glimpses: int = 4
     """Glimpses for each image."""
@@ -53,22 +97,25 @@ class ModelConfig:
     """Side of a glimpse, in pixels."""
     scales: tuple[int, ...] = (1, 2, 3)
     """Image pixels under one glimpse pixel, along each axis: what the policy may choose from."""
-    sensor: Literal["bilinear", "integer"] = "bilinear"
+    sensor: Literal["bilinear", "nearest"] = "bilinear"
     """Interpolate glimpses between pixels, or take the nearest."""
     recurrence: Literal["relu", "gru", "lstm"] = "relu"
     """Kind of both recurrent layers."""
-    encoder: Literal["fc", "conv"] = "fc"
-    """Glimpse and view networks: fully connected or small convolutions."""
+    network: Literal["fc", "conv"] = "fc"
+    """What reads glimpses and the view: fully connected layers or small convolutions."""
     widths: tuple[int, int] = (16, 32)
-    """Channels of the first and second convolution of the conv encoder."""
+    """Channels of the first and second convolution of the conv network."""
     lower_units: int = 256
-    """Units of the lower recurrent layer, which names the label."""
+    """Units of the lower recurrent layer, which answers."""
     upper_units: int = 128
     """Units of the upper recurrent layer, which chooses glimpses."""
     view: int = 25
     """Side of the low-resolution view, in pixels; only the policy sees it."""
     std_range: tuple[float, float] = (0.05, 1.0)
     """Bounds of the location's standard deviation; the image is 2 wide."""
+
+    def __post_init__(self) -> None:
+        _require_finite(self)
 
 
 @dataclass(frozen=True)
@@ -89,12 +136,11 @@ class EstimatorConfig:
     """Share of the inference network's gradient that comes from one dream of the model for each example."""
 
     def __post_init__(self) -> None:
+        _require_finite(self)
         if self.samples < 1:
             raise UserError(f"samples must be at least 1, got {self.samples}")
         if self.control_variates and self.samples < 2:
             raise UserError("control variates need at least 2 samples, got 1; draw more, or use --no-control-variates")
-        if self.name in POLICY_ONLY and self.proposal == "inference":
-            raise UserError(f"the {self.name} estimator cannot train an inference network; use --proposal policy")
         if not 0 <= self.defensive < 1:
             raise UserError(f"the policy's share of a defensive mixture is from 0 to below 1, got {self.defensive}")
         if not 0 <= self.sleep <= 1:
@@ -103,8 +149,6 @@ class EstimatorConfig:
             )
         if self.sleep and self.proposal != "inference":
             raise UserError("the sleep phase teaches an inference network; use --proposal inference, or --sleep 0")
-        if self.defensive and self.name == "vimco":
-            raise UserError("vimco needs samples of the proposal that it trains; use --defensive 0")
 
 
 @dataclass(frozen=True)
@@ -124,16 +168,18 @@ class ExplorationConfig:
     """Weight of the penalty for parts of the image never visited, per nat."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError(f"the proposal's temperature must be above 0, got {self.temperature}")
+        _require_finite(self)
+        _require_warm(self.temperature)
+        require_at_least(0, location_entropy=self.location_entropy, scale_entropy=self.scale_entropy)
+        require_at_least(0, coverage=self.coverage)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How long and how fast any network here is trained."""
+    """How long and how fast any network is trained, in what precision and from which seed."""
 
-    steps: int = 4000
-    """Updates in all."""
+    updates: int = 4000
+    """Optimizer steps in all."""
     batch: int = 128
     """Examples in an update, over all processes."""
     learning_rate: float = 1e-3
@@ -144,34 +190,40 @@ class ScheduleConfig:
     """Decoupled (AdamW)."""
     clip: float = 5.0
     """Bound on the gradient's norm."""
-    precision: Literal["bf16", "no"] = "bf16"
-    """Matrix products in bfloat16, or everything in float32."""
+    precision: Precision = "auto"
+    """Matrix products in bfloat16 (bf16) or everything in float32 (no); auto takes bf16 where the processor has it."""
     seed: int = 0
     """Of the initial weights, the order of the examples and everything drawn."""
     evaluate_every: int = 500
-    """Updates between looks at the held-out examples; a checkpoint is written each time."""
+    """Updates between looks at the validation examples; a checkpoint is written each time."""
     patience: int = 0
     """Evaluations in a row without a better one after which training stops, the best kept; 0 goes on to the end."""
     variance_draws: int = 0
     """Gradient estimates drawn at each evaluation to measure their variance; 0 measures none."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, steps=self.steps, batch=self.batch, evaluate_every=self.evaluate_every)
+        _require_finite(self)
+        require_at_least(1, updates=self.updates, batch=self.batch, evaluate_every=self.evaluate_every)
         require_at_least(0, warmup=self.warmup, patience=self.patience, variance_draws=self.variance_draws)
-        require_at_least(0, learning_rate=self.learning_rate, clip=self.clip)
+        require_at_least(0, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        if not self.clip > 0:
+            raise UserError(f"clip must be above 0, got {self.clip}; a large one clips nothing")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UserError(f"seed must be from 0 to {LARGEST_SEED}, got {self.seed}")
         if self.variance_draws == 1:
             raise UserError("a variance needs at least 2 draws, got 1; use --variance-draws 0 to measure none")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class ClassificationConfig:
     """A whole training run of a classifier."""
 
-    task: Annotated[Literal["digits"], tyro.conf.Suppress] = "digits"
+    task: Annotated[Literal["image-classification"], tyro.conf.Suppress] = "image-classification"
     """What is trained; told apart by it in a run's folder."""
     # The command line names every setting by itself, without the section it belongs to.
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    data: Annotated[ImageData, tyro.conf.arg(name="")] = field(default_factory=ImageData)
+    augmentation: Annotated[AugmentConfig, tyro.conf.arg(name="")] = field(default_factory=AugmentConfig)
+    model: Annotated[ClassifierConfig, tyro.conf.arg(name="")] = field(default_factory=ClassifierConfig)
     estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
     exploration: Annotated[ExplorationConfig, tyro.conf.arg(name="")] = field(default_factory=ExplorationConfig)
     schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
@@ -183,31 +235,33 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.glimpse_growth <= 1:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
-        _check_vimco(self.estimator, self.exploration.temperature)
 
 
 @dataclass(frozen=True)
-class CaptionDataConfig:
+class CaptionData:
     """Which captioned images, and what they are made of."""
 
-    captions: Path | None = None
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ""
     """The official Flickr8k folder, or one of Karpathy's JSON files."""
     images: Path | None = None
     """Folder of the images, where it is not the one beside the captions."""
     features: Path | None = None
-    """Folder that keeps the images' features; by default features/ENCODER-GRID-HASH in the working folder."""
-    encoder: str = "efficientnet-lite2"
+    """Folder that keeps the images' features; by default features/BACKBONE-GRID-HASH in the working folder."""
+    backbone: str = "efficientnet-lite2"
     """efficientnet-lite0 or -lite2, with +head or not; timm:NAME[:STAGE]."""
-    grid: int = 7
-    """Cells along each side of an image, 7 or 14."""
+    grid: Literal[7, 14] = 7
+    """Cells along each side of an image."""
     min_count: int = 5
     """Times a word must be in the training captions to be known."""
     longest: int = 24
     """Training captions are cut to this many words."""
 
+    def __post_init__(self) -> None:
+        require_at_least(1, min_count=self.min_count, longest=self.longest)
+
 
 @dataclass(frozen=True)
-class CaptionModelConfig:
+class CaptionerConfig:
     """The captioner's networks."""
 
     attention: Literal["hard", "soft"] = "hard"
@@ -221,9 +275,12 @@ class CaptionModelConfig:
     dropout: float = 0.5
     """Share of units dropped in training before a word is read."""
 
+    def __post_init__(self) -> None:
+        _require_finite(self)
+
 
 @dataclass(frozen=True)
-class CaptionExplorationConfig:
+class CaptionExploration:
     """Heuristics that keep attention looking around; all off by default. Both weights fade with the learning rate."""
 
     temperature: float = 1.0
@@ -234,27 +291,25 @@ class CaptionExplorationConfig:
     """Weight of the penalty for cells attended to more, or less, than once in a caption."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError(f"the proposal's temperature must be above 0, got {self.temperature}")
+        _require_finite(self)
+        _require_warm(self.temperature)
+        require_at_least(0, entropy=self.entropy, coverage=self.coverage)
 
 
 @dataclass(frozen=True)
-class CaptionConfig:
+class CaptioningConfig:
     """A whole training run of a captioner."""
 
-    task: Annotated[Literal["captions"], tyro.conf.Suppress] = "captions"
+    task: Annotated[Literal["image-to-text"], tyro.conf.Suppress] = "image-to-text"
     """What is trained; told apart by it in a run's folder."""
-    data: Annotated[CaptionDataConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionDataConfig)
-    model: Annotated[CaptionModelConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionModelConfig)
+    data: Annotated[CaptionData, tyro.conf.arg(name="")] = field(default_factory=CaptionData)
+    model: Annotated[CaptionerConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionerConfig)
     estimator: Annotated[EstimatorConfig, tyro.conf.arg(name="")] = field(default_factory=EstimatorConfig)
-    exploration: Annotated[CaptionExplorationConfig, tyro.conf.arg(name="")] = field(
-        default_factory=CaptionExplorationConfig
-    )
+    exploration: Annotated[CaptionExploration, tyro.conf.arg(name="")] = field(default_factory=CaptionExploration)
     schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
         estimator = self.estimator
-        _check_vimco(estimator, self.exploration.temperature)
         if self.model.attention == "soft" and (
             estimator.samples > 1 or estimator.control_variates or estimator.proposal == "inference"
         ):
@@ -263,9 +318,42 @@ class CaptionConfig:
             )
 
 
-def _check_vimco(estimator: EstimatorConfig, temperature: float) -> None:
-    if estimator.name == "vimco" and estimator.proposal == "policy" and temperature != 1:
-        raise UserError("vimco needs the policy's own samples; use --temperature 1 or --proposal inference")
+Config = ClassificationConfig | CaptioningConfig
+C = TypeVar("C", bound=ClassificationConfig | CaptioningConfig)
+CONFIGS: dict[str, type[Config]] = {
+    "image-classification": ClassificationConfig,
+    "image-to-text": CaptioningConfig,
+}
+"""The settings of every task, by its name."""
+
+
+def changed(config: C, **changes: Any) -> C:
+    """A copy of a run's settings; `changes` are its fields, or fields of one of its sections, by their own names.
+
+    Raises:
+        TypeError: no section has such a field.
+
+    Example:
+        >>> changed(ClassificationConfig(), updates=10, glimpses=2).schedule.updates
+        10
+    """
+    whole: dict[str, Any] = {}
+    for section in dataclasses.fields(config):
+        part = getattr(config, section.name)
+        if section.name in changes:
+            whole[section.name] = changes.pop(section.name)
+        elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+            inside = {f.name: changes.pop(f.name) for f in dataclasses.fields(part) if f.name in changes}
+            if inside:
+                whole[section.name] = dataclasses.replace(part, **inside)
+    if changes:
+        raise TypeError(f"no setting is called {', '.join(changes)}")
+    return dataclasses.replace(config, **whole)
+
+
+def _require_warm(temperature: float) -> None:
+    if not temperature > 0:
+        raise UserError(f"the proposal's temperature must be above 0, got {temperature}")
 
 
 def to_json(config: Any) -> str:
@@ -273,13 +361,16 @@ def to_json(config: Any) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
 
 
-def from_json(kind: type[T], text: str, source: str | Path) -> T:
-    """The config dataclass `kind` from JSON text; `UserError` names `source` and the first thing that does not fit."""
+def from_json(text: str, source: str | Path) -> Config:
+    """The settings of a run from JSON text; `UserError` names `source` and the first thing that does not fit."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is not valid JSON ({error}); restore it or start a new run") from error
-    return _build(kind, value, str(source))
+    task = value.get("task") if isinstance(value, dict) else None
+    if not isinstance(task, str) or task not in CONFIGS:
+        raise UserError(f"{source}: expected a task, one of {', '.join(CONFIGS)}, got {task!r}")
+    return typing.cast(Config, _build(CONFIGS[task], value, str(source)))
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
@@ -303,7 +394,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if isinstance(kind, type) and type(value) is kind:
         return value

@@ -1,4 +1,4 @@
-"""The one exception that means "the user asked for something that cannot be done"."""
+"""The one exception that means "the user asked for something that cannot be done", and text that is safe to print."""
 
 
 class UserError(ValueError):
@@ -18,3 +18,13 @@ def require_at_least(least: float, **values: float) -> None:
     for name, value in values.items():
         if not value >= least:
             raise UserError(f"{name.replace('_', ' ')} must be at least {least}, got {value}")
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters, which could command a terminal, spelt out; line breaks and tabs stay.
+
+    Example:
+        >>> printable("a\x1b[31mb")
+        'a\\x1b[31mb'
+    """
+    return "".join(c if c in "\n\t" or c.isprintable() or c == " " else ascii(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""The training loop, and going on with it exactly where it stopped.
+"""The training loop of every task, and going on with it exactly where it stopped.
 
 Everything random in update n is a function of (seed, n): the order of the examples, what is made of them and the
 actions. A checkpoint therefore holds no generator states, and a resumed run repeats what the uninterrupted one would
@@ -7,35 +7,59 @@ have done.
 
 from __future__ import annotations
 
+import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wsram.allocator import keep_freed_memory
-from wsram.config import EstimatorConfig, ScheduleConfig
-from wsram.diagnostics import effective_sample_size, gradient_variance
+from wsram.config import Config, ScheduleConfig, changed
+from wsram.data import Dataset
 from wsram.errors import UserError
 from wsram.estimators import Estimate, estimator, sleep
-from wsram.rollout import Rollout
-from wsram.runs import Run, load_model, load_optimizer, load_state
-from wsram.tasks import Task, Update, build_task
+from wsram.estimators.diagnostics import effective_sample_size, gradient_variance
+from wsram.models.pretrained import Network, fill, read_tensors, save_network
+from wsram.models.rollout import Rollout
+from wsram.runs import Run, load_state, write_whole
+from wsram.runtime import best_precision, keep_freed_memory
+from wsram.tasks import TASKS, Update
+from wsram.terminal import Screen
 
 LOG_EVERY = 50
 """Updates between rows of metrics.jsonl, which are means over them."""
+SAY_EVERY = 60.0
+"""Seconds between lines where there is no terminal to draw a bar on."""
+BETAS = (0.9, 0.98)
+"""Adam's; a shorter memory of squared gradients than usual, since the policy's change by orders of magnitude."""
+
+
+class Stopped(Exception):
+    """A signal asked training to stop; everything until then is kept.
+
+    number: of the signal.
+    command: what a person types to go on.
+    """
+
+    def __init__(self, number: int, command: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; everything is kept: go on with `{command}`")
+        self.number, self.command = number, command
 
 
 def fade(schedule: ScheduleConfig, step: int) -> float:
     """A cosine from 1 at update 0 to 0 at the end of training."""
-    return 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+    return 0.5 * (1 + math.cos(math.pi * step / schedule.updates))
 
 
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:
@@ -46,7 +70,7 @@ def learning_rate(schedule: ScheduleConfig, step: int) -> float:
 def build_optimizer(network: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
     """Adam with decoupled weight decay over all of the network's parameters, θ and η alike."""
     return torch.optim.AdamW(
-        network.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
+        network.parameters(), lr=schedule.learning_rate, betas=BETAS, weight_decay=schedule.weight_decay
     )
 
 
@@ -60,10 +84,10 @@ def batches(schedule: ScheduleConfig, count: int, start: int) -> Iterator[tuple[
     batch = min(schedule.batch, count)
     per_epoch = count // batch
     order, order_of = torch.empty(0), -1
-    for step in range(start, schedule.steps):
+    for step in range(start, schedule.updates):
         epoch, position = divmod(step, per_epoch)
         if epoch != order_of:
-            generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed((schedule.seed * 1_000_003 + epoch) % 2**63)
             order, order_of = torch.randperm(count, generator=generator), epoch
         yield step, epoch, order[position * batch : (position + 1) * batch]
 
@@ -79,180 +103,319 @@ def measures(estimate: Estimate) -> dict[str, Tensor]:
         }
 
 
-def estimation(settings: EstimatorConfig) -> Callable[[Rollout[Any, Any]], Estimate]:
+def estimation(config: Config) -> Callable[[Rollout[Any, Any]], Estimate]:
     """What makes a rollout's estimate: the estimator with its settings, and the sleep phase if the model dreamt.
 
     Raises:
-        UserError: an unknown estimator.
+        UserError: an unknown estimator, or one that cannot be trained in this way.
     """
-    surrogate = estimator(settings.name)
+    settings = config.estimator
+    try:
+        surrogate = estimator(
+            settings.name,
+            inference=settings.proposal == "inference",
+            tempered=config.exploration.temperature != 1,
+            defensive=settings.defensive > 0,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
     def estimate_of(rollout: Rollout[Any, Any]) -> Estimate:
         estimate = surrogate(
-            rollout.log_p_y_glimpses,
-            rollout.log_p_glimpses,
-            rollout.log_q_glimpses,
+            rollout.log_p_y,
+            rollout.log_p_a,
+            rollout.log_q_a,
             control_variates=settings.control_variates,
-            log_proposal=rollout.log_proposal_glimpses,
+            log_proposal=rollout.log_proposal,
         )
         return estimate if rollout.log_q_dreams is None else sleep(estimate, rollout.log_q_dreams, settings.sleep)
 
     return estimate_of
 
 
-def variance_measures(
-    task: Task,
-    network: nn.Module,
-    estimate_of: Callable[[Rollout[Any, Any]], Estimate],
-    schedule: ScheduleConfig,
-    step: int,
-    device: torch.device,
-) -> dict[str, float]:
+def variance_measures(config: Config, network: Network, dataset: Dataset, step: int) -> dict[str, float]:
     """How noisy the estimator's gradient is after update `step`, without exploration terms; nothing of it is applied.
 
     It is taken on the same examples every time, the first batch of them, so that figures along a run compare.
 
     Args:
-        task: makes the rollouts.
+        config: names the task, estimator, seed, batch and number of draws.
         network: what the gradient is of.
-        estimate_of: see `estimation`.
-        schedule: names the seed, the batch and the number of draws.
+        dataset: the training examples, on the network's device.
         step: the update, on which the number of glimpses may depend.
-        device: of the examples.
 
     Returns:
         For each group of parameters, "variance_GROUP" and "squared_norm_GROUP"; see `gradient_variance`.
     """
-    index = torch.arange(min(schedule.batch, task.examples), device=device)
+    task, schedule, estimate_of = TASKS[config.task], config.schedule, estimation(config)
+    device = next(network.parameters()).device
+    batch = dataset.batch(torch.arange(min(schedule.batch, len(dataset)), device=device), 0)
 
     def draw(n: int) -> Tensor:
         torch.manual_seed(schedule.seed)  # dropout is the same in every draw; only the actions differ
-        update = Update(step, 0, index, step_generator(schedule.seed, n, 0, device))
-        return estimate_of(task.rollout(network, update)).loss
+        update = Update(step, 0, step_generator(schedule.seed, n, 0, device))
+        return estimate_of(task.rollout(config, network, batch, update)).loss
 
     found = gradient_variance(draw, task.parameter_groups(network), schedule.variance_draws)
     return {f"{figure}_{group}": value for group, figures in found.items() for figure, value in figures.items()}
 
 
-def train(run: Run[Any], console: Console, *, resume: bool = False) -> nn.Module:
+def resolved(config: Config) -> Config:
+    """The settings with every choice made that was left to the machine, as a run records them."""
+    if config.schedule.precision != "auto":
+        return config
+    return changed(config, precision=best_precision())
+
+
+@dataclass
+class _Progress:
+    """Where a training run is; all of it goes through state.json, so that a resumed run loses nothing.
+
+    step: updates made.
+    seconds: of training alone, without evaluations.
+    best, stale: the best figure watched, and evaluations since then.
+    sums, count: of what is watched, over the updates since the last row of metrics.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    stale: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, watched: dict[str, Tensor]) -> None:
+        """Take note of an update."""
+        for name, value in watched.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def to_json(self) -> str:
+        """As state.json has it."""
+        sums = {name: value.tolist() for name, value in self.sums.items()}
+        kept = {name: value for name, value in vars(self).items() if name != "sums"} | {"sums": sums}
+        return json.dumps(kept | {"best": None if math.isinf(self.best) else self.best}) + "\n"
+
+    @staticmethod
+    def from_state(state: dict[str, Any], device: torch.device) -> _Progress:
+        """From what `load_state` read."""
+        best = state.get("best")
+        sums = {name: torch.tensor(value, device=device) for name, value in state.get("sums", {}).items()}
+        return _Progress(
+            state["step"],
+            state["seconds"],
+            math.inf if best is None else best,
+            state.get("stale", 0),
+            sums,
+            state.get("count", 0),
+        )
+
+
+def write_checkpoint(folder: Path, network: Network, optimizer: torch.optim.Optimizer, state: str) -> None:
+    """Write all that training goes on from into a folder: the network, the optimizer's moments and the progress."""
+    save_network(network, folder)
+    moments = optimizer.state_dict()["state"]
+    tensors = {f"{n}.{key}": value.contiguous() for n, entry in moments.items() for key, value in entry.items()}
+    save_file(tensors, folder / "optimizer.safetensors")
+    write_whole(folder / "state.json", state)
+
+
+def load_checkpoint(folder: Path, network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Fill network and optimizer, built as they were, from a checkpoint; its state is returned.
+
+    Raises:
+        UserError: the files are of another network, or incomplete.
+    """
+    state = load_state(folder)
+    fill(network, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    moments: dict[int, dict[str, Tensor]] = {}
+    path = folder / "optimizer.safetensors"
+    for name, tensor in read_tensors(path).items():
+        of, _, key = name.partition(".")
+        moments.setdefault(int(of) if of.isdecimal() else -1, {})[key] = tensor
+    parameters = list(network.parameters())
+    expected = {"step", "exp_avg", "exp_avg_sq"}
+    for number, entry in moments.items():
+        known = 0 <= number < len(parameters) and set(entry) == expected
+        if not known or any(entry[key].shape != parameters[number].shape for key in expected - {"step"}):
+            raise UserError(f"{path} is of another network (entry {number}); use the checkpoint it was made with")
+    if state["step"] and not moments:
+        raise UserError(f"{path} holds no moments after {state['step']} updates; restore it")
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state
+
+
+def train(run: Run[Any], screen: Screen, *, resume: bool = False) -> Network:
     """Train the run's network to its last update, writing metrics and checkpoints into its folder.
+
+    The caller's random numbers are left as they were.
 
     Args:
         run: the folder, made here unless `resume`, and the settings.
-        console: where the progress bar goes.
-        resume: go on from the run's newest checkpoint, or from the beginning if it stopped before the first.
+        screen: where the progress bar goes.
+        resume: go on from the run's newest checkpoint.
 
     Returns:
         The trained network.
 
     Raises:
         UserError: data that cannot be had, a batch the processes cannot share, a loss that is no longer finite (the
-            last good checkpoint is kept), a disk that is full.
+            last good checkpoint is kept), a disk that is full, a folder that another process trains into, or nothing to
+            resume.
+        Stopped: a signal asked for it.
     """
+    run = Run(run.folder, resolved(run.config))
     schedule = run.config.schedule
+    estimation(run.config)  # refuses what cannot be trained before anything is loaded
+    if resume:
+        run.latest_checkpoint()
     AcceleratorState._reset_state()  # else a notebook could train with the precision of its first run alone
     accelerator = Accelerator(
         mixed_precision=schedule.precision,
+        gradient_accumulation_steps=1,
         log_with="tensorboard" if is_tensorboard_available() else None,
         project_dir=run.folder,
         # Not every update reaches every parameter: with one glimpse, say, the upper layer's recurrence takes no part.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    device, processes = accelerator.device, accelerator.num_processes
-    if schedule.batch % processes:
+    if schedule.batch % accelerator.num_processes:
         raise UserError(
-            f"a batch of {schedule.batch} cannot be shared by {processes} processes; use a multiple of {processes}"
+            f"a batch of {schedule.batch} cannot be shared by {accelerator.num_processes} processes; use a multiple of "
+            f"{accelerator.num_processes}"
         )
     keep_freed_memory()
-    estimate_of = estimation(run.config.estimator)
-    task: Task = build_task(run.config, device)
-    torch.manual_seed(schedule.seed)
-    network = task.build()
-    optimizer = build_optimizer(network, schedule)
-    start, before, best, stale = 0, 0.0, math.inf, 0
-    if resume:
-        if run.has_checkpoint():
-            checkpoint = run.latest_checkpoint()
-            state = load_state(checkpoint)
-            load_model(network, checkpoint)
-            load_optimizer(optimizer, checkpoint)
-            start, before = state["step"], state["seconds"]
-            best, stale = state.get("best", math.inf), state.get("stale", 0)
-        if accelerator.is_main_process:
-            run.forget_after(start)
-    elif accelerator.is_main_process:
-        run.begin(
-            task.files()
-        )  # nothing is left behind by settings or data that turned out to be wrong before this point
-    model, optimizer = accelerator.prepare(network, optimizer)
-    accelerator.init_trackers("tensorboard")
+    with torch.random.fork_rng(), ExitStack() as held, _signals() as asked:
+        return _train(run, screen, accelerator, held, asked, resume)
 
-    progress = Progress(
-        TextColumn("{task.completed}/{task.total}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-        disable=not accelerator.is_main_process,
-    )
-    sums: dict[str, Tensor] = {}
-    updates_summed, shown = 0, ""
-    began = time.perf_counter() - before  # moved on by whatever is not training, so that `seconds` is training alone
-    with progress:
-        bar = progress.add_task("", total=schedule.steps, completed=start)
-        for step, epoch, index in batches(schedule, task.examples, start):
-            if schedule.patience and stale >= schedule.patience:
+
+def _train(
+    run: Run[Any], screen: Screen, accelerator: Accelerator, held: ExitStack, asked: list[int], resume: bool
+) -> Network:
+    config, schedule, task = run.config, run.config.schedule, TASKS[run.config.task]
+    device, main, processes = accelerator.device, accelerator.is_main_process, accelerator.num_processes
+    splits, estimate_of = task.open(config), estimation(config)
+    examples, validation = splits.train.to(device), splits.validation.to(device)
+    torch.manual_seed(schedule.seed)
+    network = task.build(config, examples.spec)
+    optimizer = build_optimizer(network, schedule)
+    progress = _Progress()
+    hashes = {"train": examples.fingerprint(), "validation": validation.fingerprint()} if main else {}
+    if main:
+        held.enter_context(run.lock())
+    if resume:
+        if main:
+            run.check_data(hashes)
+        progress = _Progress.from_state(load_checkpoint(run.latest_checkpoint(), network, optimizer), device)
+        if main:
+            run.forget_after(progress.step)
+    elif main:
+        # Nothing is left behind by settings or data that turned out to be wrong before this point.
+        run.begin(lambda folder: write_checkpoint(folder, network, optimizer, progress.to_json()), hashes)
+        screen.say(f"Run: {run.folder} (if it stops, go on with `{run.resume_command}`)")
+    for note in splits.notes if main else ():
+        screen.say(f"Note: {note}")
+    model, optimizer = accelerator.prepare(network, optimizer)
+    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
+
+    def keep(*, best: bool = False) -> None:
+        def write(folder: Path) -> None:
+            write_checkpoint(folder, network, optimizer.optimizer, progress.to_json())
+
+        run.save_checkpoint(progress.step, write, best=best)
+
+    shown, said = "", time.monotonic()
+    began = time.perf_counter() - progress.seconds  # moved on by whatever is not training
+    with screen.progress(shown=main) as bar:
+        line = bar.add_task("", total=schedule.updates, completed=progress.step)
+        for step, epoch, index in batches(schedule, len(examples), progress.step):
+            if schedule.patience and progress.stale >= schedule.patience:
                 break
             mine = index[accelerator.process_index :: processes].to(device)
             generator = step_generator(schedule.seed, step, accelerator.process_index, device)
             torch.manual_seed(generator.initial_seed())  # for what takes no generator: dropout
-            rollout = task.rollout(model, Update(step, epoch, mine, generator))
+            rollout = task.rollout(config, model, examples.batch(mine, epoch), Update(step, epoch, generator))
             estimate = estimate_of(rollout)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, step)
             optimizer.zero_grad()
-            accelerator.backward(estimate.loss + fade(schedule, step) * task.exploration(rollout))
+            accelerator.backward(estimate.loss + fade(schedule, step) * task.exploration(config, rollout))
             norm = accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
             optimizer.step()
+            progress.add(measures(estimate) | task.measures(rollout) | {"gradient_norm": norm.detach()})
+            progress.step, progress.seconds = step + 1, time.perf_counter() - began
 
-            watched = measures(estimate) | task.measures(rollout) | {"gradient_norm": norm.detach()}
-            for name, value in watched.items():
-                sums[name] = sums[name] + value if name in sums else value
-            updates_summed += 1
-            done = step + 1
-            evaluating = done % schedule.evaluate_every == 0 or done == schedule.steps
-            if done % LOG_EVERY == 0 or evaluating:
-                means = {name: accelerator.reduce(value / updates_summed, "mean") for name, value in sums.items()}
-                row: dict[str, Any] = {name: value.tolist() for name, value in means.items()}
-                sums, updates_summed = {}, 0
-                now = time.perf_counter()
-                row = {"step": done, "epoch": epoch, "seconds": now - began} | row
+            evaluating = progress.step % schedule.evaluate_every == 0 or progress.step == schedule.updates
+            if progress.step % LOG_EVERY == 0 or evaluating:
+                row = _row(progress, epoch, accelerator)
                 if evaluating:
-                    found = task.evaluate(network, step, accelerator.autocast)
+                    found = task.validate(config, network, validation, step, accelerator.autocast)
                     row |= found
                     if schedule.variance_draws:
-                        row |= variance_measures(task, network, estimate_of, schedule, step, device)
-                    shown = f"held-out {task.watched.replace('_', ' ')} {found[task.watched]:.4g}"
-                    stale = 0 if found[task.watched] < best else stale + 1
-                    best = min(best, found[task.watched])
+                        row |= variance_measures(config, network, examples, step)
+                    shown = f"validation {task.watched.replace('_', ' ')} {found[task.watched]:.4g}"
+                    progress.stale = 0 if found[task.watched] < progress.best else progress.stale + 1
+                    progress.best = min(progress.best, found[task.watched])
                 # The last update can ruin a network whose loss was still sound before it: look at what it left, too.
                 if not (all(map(math.isfinite, _scalars(row).values())) and _finite(network)):
-                    raise UserError(_not_finite(run, done))
-                if accelerator.is_main_process:
+                    raise UserError(_not_finite(run, progress.step))
+                if main:
                     run.log(row)  # before the checkpoint: rows later than it are dropped on resuming, never missed
                     if evaluating:
-                        state = {"step": done, "seconds": row["seconds"]}
-                        if schedule.patience:
-                            state |= {"best": best, "stale": stale}
-                            if stale == 0:
-                                run.save_best(network, state)
-                        run.save_checkpoint(network, optimizer.optimizer, state)
-                accelerator.log(_scalars(row), step=done)
-                progress.update(bar, description=f"{_summary(row)}  {shown}")
-                began += time.perf_counter() - now
-            progress.update(bar, completed=done)
+                        if schedule.patience and progress.stale == 0:
+                            keep(best=True)
+                        keep()
+                accelerator.log(_scalars(row), step=progress.step)
+                summary = f"{shown}  {_summary(row)}".strip()
+                bar.update(line, description=summary)
+                if main and not screen.console.is_terminal and (evaluating or time.monotonic() - said > SAY_EVERY):
+                    screen.say(f"{progress.step}/{schedule.updates}  {summary}")
+                    said = time.monotonic()
+                began = time.perf_counter() - progress.seconds
+            bar.update(line, completed=progress.step)
+            if stopped := _agreed(asked, accelerator):
+                if main:
+                    keep()
+                raise Stopped(stopped, run.resume_command)
     accelerator.end_training()
     return network
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Within it, signals that ask for an end are put on a list for training to heed; a second one ends it at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _agreed(asked: list[int], accelerator: Accelerator) -> int:
+    """The signal that any of the processes was asked to stop by; 0 for none. All get the same answer."""
+    mine = asked[0] if asked else 0
+    if accelerator.num_processes == 1:
+        return mine
+    return int(accelerator.gather(torch.tensor([mine], device=accelerator.device)).max())
+
+
+def _row(progress: _Progress, epoch: int, accelerator: Accelerator) -> dict[str, Any]:
+    """A row of metrics, means over the updates since the last one and over processes; the sums begin anew."""
+    means = {name: accelerator.reduce(value / progress.count, "mean") for name, value in progress.sums.items()}
+    progress.sums, progress.count = {}, 0
+    figures = {name: value.tolist() for name, value in means.items()}
+    return {"step": progress.step, "epoch": epoch, "seconds": progress.seconds} | figures
 
 
 def _summary(row: dict[str, Any]) -> str:
@@ -274,7 +437,7 @@ def _finite(network: nn.Module) -> bool:
 
 
 def _not_finite(run: Run[Any], step: int) -> str:
-    kept = f"the last good checkpoint is {run.latest_checkpoint()}" if run.has_checkpoint() else "no checkpoint yet"
+    kept = f"the last good checkpoint is {run.latest_checkpoint()}" if run.checkpoints() else "no checkpoint yet"
     return (
         f"the loss or its gradient is no longer finite by update {step}; {kept}; try a lower --learning-rate or --clip"
     )

@@ -1,1 +1,33 @@
-"""Examples: digits read from disk, and the scenes they are placed in."""
+"""Data: examples by number, from whatever a person names: digits, folders, captioned images."""
+
+from __future__ import annotations
+
+from wsram.config import CaptionData, ImageData
+from wsram.data.dataset import Batch, Dataset, Spec, Splits
+from wsram.data.mnist import is_digits
+from wsram.errors import UserError
+
+__all__ = ["Batch", "Dataset", "Spec", "Splits", "open_data"]
+
+
+def open_data(data: ImageData | CaptionData, seed: int = 0) -> Splits:
+    """The data set that these settings name.
+
+    Args:
+        data: the settings.
+        seed: of what is made of the training examples.
+
+    Raises:
+        UserError: there is nothing of that name, or it cannot be read.
+    """
+    if isinstance(data, CaptionData):
+        from wsram.data.captioned import open_captions
+
+        return open_captions(data)
+    if is_digits(data.source):
+        from wsram.data.digits import open_digits
+
+        return open_digits(data, seed)
+    raise UserError(
+        f"expected mnist5k, mnist or a folder of MNIST's IDX files, got {data.source!r}; name one that is there"
+    )

@@ -19,13 +19,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from numpy.lib import format as npy
-from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from wsram.allocator import keep_freed_memory
+from wsram.data.images import read_square
 from wsram.errors import UserError
+from wsram.runtime import keep_freed_memory
+from wsram.terminal import Screen
 
 BATCH = 8
 """Images encoded at a time: on a CPU as fast as more, since their maps stay in its caches; a GPU wants more."""
@@ -34,7 +33,7 @@ _DTYPE = np.dtype("<f2")
 
 
 @runtime_checkable
-class ImageEncoder(Protocol):
+class ImageBackbone(Protocol):
     """What makes features: uint8 images (batch, 3, resolution, resolution) to floats (batch, grid × grid, channels)."""
 
     name: str
@@ -54,20 +53,20 @@ class ImageEncoder(Protocol):
 class CacheKey:
     """What a cache was made of; a cache serves only the very same.
 
-    encoder: its name.
+    backbone: its name.
     grid: cells along each side of an image.
     images: hash of the images' file names and sizes, in whatever order; see `image_set`.
     count: how many images.
     """
 
-    encoder: str
+    backbone: str
     grid: int
     images: str
     count: int
 
     def __str__(self) -> str:
         """For messages."""
-        return f"{self.encoder} with a grid of {self.grid} on {self.count} images ({self.images})"
+        return f"{self.backbone} with a grid of {self.grid} on {self.count} images ({self.images})"
 
 
 @dataclass(frozen=True)
@@ -95,32 +94,6 @@ class Features:
         return torch.from_numpy(self.array[index.cpu().numpy()]).float()
 
 
-def read_image(path: Path, side: int) -> Tensor:
-    """An image file as (3, side, side) uint8: red, green and blue, squashed to a square, so that all of it is seen.
-
-    Grey, CMYK and palette images are converted; what is transparent is white; a camera's note of orientation is heeded.
-
-    Raises:
-        UserError: it cannot be read as an image.
-    """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits of grey, which a plain conversion would cut off at 255
-                image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    # Pillow lets several kinds through from broken files.
-    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(
-            f"expected a whole image in {path}, got: {reason}; copy it again, or leave it out of the data"
-        ) from error
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
 def image_set(paths: Iterable[Path]) -> str:
     """A short hash of a set of images: their files' names and sizes in bytes, whatever their order and folder."""
     try:
@@ -130,7 +103,7 @@ def image_set(paths: Iterable[Path]) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
 
-def cache_key(encoder: str, grid: int, paths: Iterable[Path]) -> CacheKey:
+def cache_key(backbone: str, grid: int, paths: Iterable[Path]) -> CacheKey:
     """What a cache of these images must be made of; `UserError` if there is none, or two have the same file name."""
     paths = sorted(paths, key=lambda path: path.name)
     if not paths:
@@ -138,7 +111,7 @@ def cache_key(encoder: str, grid: int, paths: Iterable[Path]) -> CacheKey:
     twice = next((b for a, b in pairwise(paths) if a.name == b.name), None)
     if twice is not None:
         raise UserError(f"expected images with different file names, got {twice.name} twice; rename one")
-    return CacheKey(encoder, grid, image_set(paths), len(paths))
+    return CacheKey(backbone, grid, image_set(paths), len(paths))
 
 
 def open_features(folder: Path, key: CacheKey) -> Features:
@@ -164,23 +137,23 @@ def open_features(folder: Path, key: CacheKey) -> Features:
 
 
 def extract_features(
-    folder: Path, paths: Sequence[Path], encoder: ImageEncoder, console: Console, *, batch: int = BATCH
+    folder: Path, paths: Sequence[Path], backbone: ImageBackbone, screen: Screen, *, batch: int = BATCH
 ) -> Features:
     """The features of images, from the cache in that folder, or made now and kept there.
 
     If it is stopped, whatever was done stays in `folder`.partial, and the next call goes on with it.
 
     Args:
-        folder: the cache; it is made, or has been made of the same encoder, grid and images.
+        folder: the cache; it is made, or has been made of the same backbone, grid and images.
         paths: image files, of different names; rows are in the order of names.
-        encoder: such as `build_encoder` makes, on the device it is to run on.
-        console: where the progress bar goes.
+        backbone: such as `build_backbone` makes, on the device it is to run on.
+        screen: where the progress bar goes.
         batch: images encoded at a time.
 
     Raises:
         UserError: an image cannot be read, the folder holds something else, or the disk is full.
     """
-    key = cache_key(encoder.name, encoder.grid, paths)
+    key = cache_key(backbone.name, backbone.grid, paths)
     if (folder / _SIDECAR).exists():
         return open_features(folder, key)
     keep_freed_memory()  # three times as fast with large images on a CPU
@@ -189,7 +162,7 @@ def extract_features(
     try:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"expected a feature cache at {folder}, found other files; choose another folder")
-        _fill(partial, key, ordered, encoder, console, batch)
+        _fill(partial, key, ordered, backbone, screen, batch)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -202,21 +175,21 @@ def extract_features(
 
 
 def _fill(
-    partial: Path, key: CacheKey, paths: Sequence[Path], encoder: ImageEncoder, console: Console, batch: int
+    partial: Path, key: CacheKey, paths: Sequence[Path], backbone: ImageBackbone, screen: Screen, batch: int
 ) -> None:
     """Write what is missing of a cache. Only whole batches count as done, so a resumed cache is like any other."""
-    shape = (key.count, encoder.grid**2, encoder.channels)
+    shape = (key.count, backbone.grid**2, backbone.channels)
     partial.mkdir(parents=True, exist_ok=True)
     if (partial / _SIDECAR).exists():
         _sidecar(partial, key)
     else:
-        sidecar = asdict(key) | {"channels": encoder.channels, "names": [path.name for path in paths]}
+        sidecar = asdict(key) | {"channels": backbone.channels, "names": [path.name for path in paths]}
         written = partial / (_SIDECAR + ".partial")
         written.write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
         written.replace(partial / _SIDECAR)
     header = _header(shape)
     # Written rather than mapped: a full disk is then an error to tell, not a signal that ends the process.
-    with (partial / _ARRAY).open("ab") as file, _progress(console) as progress:
+    with (partial / _ARRAY).open("ab") as file, screen.progress() as progress:
         if file.tell() < len(header):
             file.truncate(0)
             file.write(header)
@@ -226,8 +199,8 @@ def _fill(
         file.truncate(len(header) + done * row)
         task = progress.add_task("image features", total=key.count, completed=done)
         for at in range(done, key.count, batch):
-            images = torch.stack([read_image(path, encoder.resolution) for path in paths[at : at + batch]])
-            features = encoder(images.to(encoder.device)).cpu()
+            images = torch.stack([read_square(path, backbone.resolution) for path in paths[at : at + batch]])
+            features = backbone(images.to(backbone.device)).cpu()
             file.write(features.numpy().astype(_DTYPE).tobytes())
             progress.advance(task, len(images))
         file.flush()
@@ -246,7 +219,7 @@ def _sidecar(folder: Path, key: CacheKey) -> tuple[list[str], int]:
     path = folder / _SIDECAR
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        made_of = CacheKey(**{name: content[name] for name in ("encoder", "grid", "images", "count")})
+        made_of = CacheKey(**{name: content[name] for name in ("backbone", "grid", "images", "count")})
         names, channels = [str(name) for name in content["names"]], int(content["channels"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
@@ -258,9 +231,3 @@ def _sidecar(folder: Path, key: CacheKey) -> tuple[list[str], int]:
             f"{folder} holds features of {made_of}, expected those of {key}; delete it or choose another folder"
         )
     return names, channels
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    )

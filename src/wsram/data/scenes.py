@@ -35,6 +35,7 @@ class SceneSpec:
 
 SCENES = {
     "translated-scaled": SceneSpec(canvas=100, min_side=14, max_side=56),
+    "any-size": SceneSpec(canvas=100, min_side=10, max_side=80),
     "translated": SceneSpec(canvas=60, min_side=28, max_side=28),
     "cluttered-60": SceneSpec(canvas=60, min_side=28, max_side=28, clutter=4),
     "cluttered-100": SceneSpec(canvas=100, min_side=28, max_side=28, clutter=8),
@@ -63,6 +64,8 @@ def uniform_hash(seed: int, epoch: int, index: Tensor, draws: int) -> Tensor:
         index: integer tensor, the examples' own numbers.
         draws: how many numbers for each example.
     """
+    if index.device.type == "mps":  # which has no float64
+        return uniform_hash(seed, epoch, index.cpu(), draws).float().to(index.device)
     golden = -7046029254386353131  # 0x9E3779B97F4A7C15, splitmix64's increment
     state = torch.tensor([seed, epoch], device=index.device, dtype=torch.int64)
     key = _mix(_mix(state[0] * golden + 1) + state[1] * golden)

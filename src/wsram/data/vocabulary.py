@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,9 +39,19 @@ class Vocabulary:
     """The words a captioner knows; a word's number is its place.
 
     words: the special tokens `SPECIALS`, then the known words, most frequent first.
+
+    Raises:
+        UserError: other words come first, there are none besides, or one is there twice.
     """
 
     words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Numbers mean what everybody takes them for."""
+        if self.words[: len(SPECIALS)] != SPECIALS or len(self.words) == len(SPECIALS):
+            raise UserError(f"expected a vocabulary's words to be {' '.join(SPECIALS)} and some more, got others")
+        if len(set(self.words)) < len(self.words):
+            raise UserError("expected every word of a vocabulary once, got some twice")
 
     def __len__(self) -> int:
         """How many words there are, special tokens included."""
@@ -121,23 +129,3 @@ class Vocabulary:
             if number not in (PAD, START):
                 words.append(self.words[number])
         return " ".join(words)
-
-    def to_json(self) -> str:
-        """The vocabulary as a JSON file's text."""
-        return json.dumps({"words": self.words}, ensure_ascii=False, indent=0) + "\n"
-
-    @staticmethod
-    def from_json(text: str, path: Path) -> Vocabulary:
-        """What `to_json` wrote; `path` is for the message of the `UserError` if it is not that."""
-        try:
-            words = json.loads(text)["words"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{path}: expected a vocabulary, got {type(error).__name__}: {error}; restore the file"
-            ) from error
-        sound = isinstance(words, list) and all(isinstance(word, str) for word in words)
-        if not sound or tuple(words[: len(SPECIALS)]) != SPECIALS or len(words) == len(SPECIALS):
-            raise UserError(f"{path}: expected words that begin with {' '.join(SPECIALS)}; restore the file")
-        if len(set(words)) < len(words):
-            raise UserError(f"{path}: expected every word once, got some twice; restore the file")
-        return Vocabulary(tuple(words))

@@ -1,46 +1,30 @@
-"""The captioner: a decoder that attends to one cell of an image before each word, and a network that knows the caption.
+"""The captioner: a decoder that attends to a cell before each word, and a network that knows the caption.
 
-Decoder (θ), one long short-term memory over the words:
+A caption's log-probability is the sum over its words, so for the estimators a rollout of words is like one of glimpses.
 
-    h_t-1, cells ──► p(a_t | a_1..t-1, y_1..t-1, I)       a_t, y_t-1, h_t-1 ──► h_t ──► p(y_t | a_1..t, y_1..t-1, I)
-
-The inference network (η) reads the whole caption in both directions and proposes a_t knowing it; in training only. A
-caption's log-probability is the sum over its words, so for the estimators a rollout of words is like one of glimpses.
-
-Source: Xu et al. 2015 (Show, Attend and Tell), the decoder, its hard attention; Ba et al. 2015, the inference network.
+Source: Xu et al. 2015 (Show, Attend and Tell), the decoder; Ba et al. 2015, the inference network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsram.actions import CellDistribution, at_least_float32
-from wsram.data.vocabulary import END, PAD, START, UNKNOWN
-from wsram.errors import UserError, require_at_least
-from wsram.estimators import defensive_mixture
-from wsram.models.dreams import dream_of_captions
+from wsram.data.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+from wsram.errors import UserError
+from wsram.glimpse.actions import CellDistribution, at_least_float32, draw_categorical
+from wsram.models.decoder import CaptionDecoder, CaptionInference, Memory, State
+from wsram.models.proposal import Proposer, require_inference
+from wsram.models.rollout import Rollout
 from wsram.models.vocabulary_layer import log_probability_of
-from wsram.rollout import Rollout
 
-ATTENTIONS = ("hard", "soft")
 STEP = 16
 """Captions are dropped so many at a time once they have ended: for every size of matrices anew, the CPU's library of
 matrix products writes itself a program, and sizes that vary freely cost more than the work they save."""
-
-
-class Memory(NamedTuple):
-    """What a decoder keeps of the images while it speaks of them.
-
-    cells: (batch, cells, channels) the features.
-    keys: (batch, cells, attention_units) what attention compares its state with.
-    """
-
-    cells: Tensor
-    keys: Tensor
 
 
 class Attended(NamedTuple):
@@ -52,154 +36,6 @@ class Attended(NamedTuple):
 
     cells: Tensor
     real: Tensor
-
-
-class State(NamedTuple):
-    """The decoder between two words: output and memory of its recurrent layer, each (..., units)."""
-
-    h: Tensor
-    c: Tensor
-
-    def expand(self, samples: int) -> State:
-        """The same state (samples, ...) for each of so many."""
-        return State(*(s.expand(samples, *s.shape) for s in self))
-
-
-class CaptionDecoder(nn.Module):
-    """Attends to cells and says words (parameters θ).
-
-    Args:
-        channels: features of a cell.
-        words: size of the vocabulary, special tokens included.
-        embedding: units of a word's embedding, and of the layer that words are read from.
-        units: of the recurrent layer.
-        attention_units: of the layer that compares a cell with the state.
-        dropout: share of units dropped before words are read, and of the embeddings.
-        attention: "hard" attends to one cell, an action; "soft" to the mean of all cells weighed by their
-            probabilities, which is deterministic: the reference that hard attention is compared with.
-
-    Raises:
-        UserError: a size below 1, fewer than 5 words, a dropout outside [0, 1), an unknown attention.
-    """
-
-    def __init__(
-        self,
-        *,
-        channels: int,
-        words: int,
-        embedding: int = 256,
-        units: int = 512,
-        attention_units: int = 256,
-        dropout: float = 0.5,
-        attention: str = "hard",
-    ) -> None:
-        super().__init__()
-        require_at_least(1, channels=channels, embedding=embedding, units=units, attention_units=attention_units)
-        require_at_least(5, words=words)
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout is a share of the units, from 0 to below 1, got {dropout}")
-        if attention not in ATTENTIONS:
-            raise UserError(f"unknown attention {attention!r}; choose one of {', '.join(ATTENTIONS)}")
-        self.attention = attention
-        # Without weights of its own: what reads the cells has them, and no gradient need flow back to each cell.
-        self.normalize = nn.LayerNorm(channels, elementwise_affine=False)
-        self.begin = nn.Linear(channels, 2 * units)
-        self.key = nn.Linear(channels, attention_units)
-        self.query = nn.Linear(units, attention_units)
-        self.embed = nn.Embedding(words, embedding, padding_idx=PAD)
-        # A long short-term memory whose gates read words and, together, cells and state: a caption's words are known
-        # beforehand when it is scored, so what they add is one product for all of them.
-        self.gates_of_word = nn.Linear(embedding, 4 * units)
-        self.gates_of_rest = nn.Linear(channels + units, 4 * units, bias=False)
-        self.read_state = nn.Linear(units, embedding)
-        self.read_cell = nn.Linear(channels, embedding)
-        self.say = nn.Linear(embedding, words)
-        self.dropout = nn.Dropout(dropout)
-        with torch.no_grad():
-            nn.init.normal_(self.embed.weight, std=0.1)
-            self.gates_of_word.bias[units : 2 * units].fill_(1.0)  # to remember is where it begins
-
-    def memory(self, features: Tensor) -> Memory:
-        """What is computed once for images with features (batch, cells, channels)."""
-        cells = self.normalize(features)
-        return Memory(cells, self.key(cells))
-
-    def start(self, memory: Memory) -> State:
-        """The state before the first word, from the mean of the cells: (batch, units) each."""
-        h, c = torch.tanh(self.begin(memory.cells.mean(-2))).chunk(2, -1)
-        return State(h, c)
-
-    def attend(self, memory: Memory, h: Tensor) -> CellDistribution:
-        """Where to look next from outputs h (..., batch, units): a distribution over cells, batched (..., batch).
-
-        Scaled products of keys and query, where Xu et al. have a hidden layer for each cell: as good on words (Luong et
-        al. 2015), and without a row of units for every sample, caption, word and cell.
-        """
-        energy = torch.einsum("...bk,blk->...bl", self.query(h), memory.keys) / memory.keys.shape[-1] ** 0.5
-        return CellDistribution(at_least_float32(energy))
-
-    def context(self, memory: Memory, cell: Tensor) -> Tensor:
-        """Features (..., batch, channels) of the cells (..., batch) attended to."""
-        index = torch.arange(len(memory.cells), device=cell.device)
-        return memory.cells[index, cell]
-
-    def soft_context(self, memory: Memory, policy: CellDistribution) -> Tensor:
-        """The expected features (..., batch, channels)."""
-        return torch.einsum("...bl,blc->...bc", policy.probabilities().to(memory.cells.dtype), memory.cells)
-
-    def advance(self, gates: Tensor, context: Tensor, state: State) -> State:
-        """The state after a word, as `gates_of_word` reads it, and what was attended to (..., channels)."""
-        rest = self.gates_of_rest(torch.cat([context, state.h], -1))
-        keep_in, forget, keep_out, new = (gates + rest).split(state.c.shape[-1], -1)
-        c = forget.sigmoid() * state.c + keep_in.sigmoid() * new.tanh()
-        return State(keep_out.sigmoid() * c.tanh(), c)
-
-    def word_logits(self, embedded: Tensor, context: Tensor, h: Tensor) -> Tensor:
-        """log p(word) (..., words) but for a constant, from the last word's embedding, the attended cell and the state.
-
-        In training all samples of a caption lose the same units: their weights compare what they attended to.
-        """
-        read = torch.tanh(embedded + self.read_state(h) + self.read_cell(context))
-        return self.say(read * self.dropout(torch.ones_like(embedded)))
-
-
-class CaptionInference(nn.Module):
-    """Proposes cells knowing the whole caption (parameters η); used in training only.
-
-    It corrects the policy: its energies are added to the policy's own (detached) ones and start at zero, so training
-    begins with q = p.
-
-    Args:
-        channels: features of a cell.
-        words: size of the vocabulary.
-        units: of the decoder's recurrent layer.
-        hidden: units of each direction of the layer that reads the caption, and of the comparison with the cells.
-    """
-
-    def __init__(self, *, channels: int, words: int, units: int, hidden: int = 128) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(words, hidden, padding_idx=PAD)
-        self.read = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
-        self.key = nn.Linear(channels, hidden)
-        self.query = nn.Linear(units + 2 * hidden, hidden)
-        self.correct = nn.Linear(hidden, hidden, bias=False)
-        nn.init.zeros_(self.correct.weight)
-
-    def captions(self, tokens: Tensor) -> Tensor:
-        """Each word in the light of the others, (batch, T, 2 hidden), of tokens (batch, T)."""
-        # Padding comes last and its embedding is zero: the backward direction starts from a state of its own making,
-        # the same for every caption of that length.
-        return self.read(self.embed(tokens))[0]
-
-    def forward(self, policy: CellDistribution, keys: Tensor, h: Tensor, word: Tensor) -> CellDistribution:
-        """The proposal from the policy, `key` of the cells (batch, cells, hidden), outputs h and the word read.
-
-        Detaches the policy and h, so η's gradient is η's alone.
-        """
-        read = torch.cat([h.detach(), word.expand(*h.shape[:-1], -1)], -1)
-        query = self.correct(torch.tanh(self.query(read)))
-        energy = torch.einsum("...bh,blh->...bl", query, keys) / keys.shape[-1] ** 0.5
-        return CellDistribution(policy.logits.detach() + energy)
 
 
 class Spoken(NamedTuple):
@@ -219,19 +55,51 @@ class AttentionCaptioner(nn.Module):
     """A decoder with, in training, the inference network that teaches it where to look.
 
     Args:
-        decoder: the decoder.
-        inference: the inference network, or None to propose with the policy itself.
+        words: the vocabulary, special tokens included.
+        channels: features of a cell.
+        backbone, grid: what makes the features of an image; see `wsram.models.backbone.build_backbone`.
+        attention, embedding, units, attention_units, dropout: see `CaptionDecoder`.
+        inference: whether there is an inference network; without it the policy itself proposes.
+        precision: that it was trained and measured in, "bf16" or "no" (float32): what prediction uses.
 
     Raises:
-        UserError: soft attention with an inference network, which would have nothing to propose.
+        UserError: a size that cannot be, or soft attention with an inference network, which would have nothing to
+            propose.
     """
 
-    def __init__(self, decoder: CaptionDecoder, inference: CaptionInference | None = None) -> None:
+    task = "image-to-text"
+
+    def __init__(
+        self,
+        *,
+        words: Sequence[str],
+        channels: int,
+        backbone: str = "efficientnet-lite2",
+        grid: int = 7,
+        attention: str = "hard",
+        embedding: int = 256,
+        units: int = 512,
+        attention_units: int = 128,
+        dropout: float = 0.5,
+        inference: bool = True,
+        precision: str = "no",
+    ) -> None:
         super().__init__()
-        if decoder.attention == "soft" and inference is not None:
+        self.arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        if attention == "soft" and inference:
             raise UserError("soft attention takes no actions that a network could propose; use --proposal policy")
-        self.decoder = decoder
-        self.inference = inference
+        self.vocabulary = Vocabulary(tuple(words))
+        self.backbone, self.grid, self.precision = backbone, grid, precision
+        self.decoder = CaptionDecoder(
+            channels=channels,
+            words=len(words),
+            embedding=embedding,
+            units=units,
+            attention_units=attention_units,
+            dropout=dropout,
+            attention=attention,
+        )
+        self.inference = CaptionInference(channels=channels, words=len(words), units=units) if inference else None
 
     def forward(
         self,
@@ -240,6 +108,7 @@ class AttentionCaptioner(nn.Module):
         *,
         samples: int,
         generator: torch.Generator,
+        with_inference: bool = True,
         temperature: float = 1.0,
         defensive: float = 0.0,
         dreams: int = 0,
@@ -251,10 +120,9 @@ class AttentionCaptioner(nn.Module):
             tokens: (batch, T) int64, each caption's words and END, then PAD.
             samples: sequences of cells for each caption, M.
             generator: draws the cells; on the features' device.
-            temperature: of the proposal; above 1 explores more (an exploration heuristic).
-            defensive: with which probability a sequence is drawn from the policy instead of the proposal, for weights
-                that are bounded (see `wsram.estimators.defensive_mixture`).
-            dreams: for each caption's image, for the sleep phase (see `wsram.models.dreams`).
+            with_inference: let the inference network propose, if there is one; else the policy does.
+            temperature, defensive: see `wsram.models.proposal.Proposer`.
+            dreams: for each caption's image, for the sleep phase; see `dream`.
 
         Returns:
             `Rollout`, axes samples, batch, words. Where a caption has ended, log-probabilities are 0. Soft attention
@@ -264,11 +132,8 @@ class AttentionCaptioner(nn.Module):
             UserError: fewer than 1 sample, a share of the policy below 0 or not below 1, or dreams without an inference
                 network.
         """
-        if samples < 1:
-            raise UserError(f"samples must be at least 1, got {samples}")
-        shape = (samples, len(tokens))
-        defend = torch.rand(shape, generator=generator, device=features.device) < defensive if defensive else None
-        decoder = self.decoder
+        proposer = Proposer((samples, len(tokens)), generator, temperature=temperature, defensive=defensive)
+        decoder, inference = self.decoder, self.inference if with_inference else None
         # Longest first: before each word only the captions that have one are worked on, and they come first.
         lengths = (tokens != PAD).sum(-1)
         order = lengths.argsort(descending=True)
@@ -282,9 +147,9 @@ class AttentionCaptioner(nn.Module):
         said = torch.cat([sorted_tokens.new_full((len(tokens), 1), START), sorted_tokens[:, :-1]], 1)
         embedded = decoder.dropout(decoder.embed(said.T[going_on]))
         gates = decoder.gates_of_word(embedded).split(going)
-        if self.inference is not None:
-            read = self.inference.captions(sorted_tokens).transpose(0, 1)[going_on].split(going)
-            keys = self.inference.key(decoder.normalize(features))
+        if inference is not None:
+            read = inference.captions(sorted_tokens).transpose(0, 1)[going_on].split(going)
+            keys = inference.key(decoder.normalize(features))
         energies: list[Tensor] = []
         cells: list[Tensor] = []
         log_q: list[Tensor] = []
@@ -295,16 +160,11 @@ class AttentionCaptioner(nn.Module):
             looked_at = Memory(*(m[:n] for m in memory))
             policy = decoder.attend(looked_at, state.h)
             if decoder.attention == "soft":
-                cell, context = policy.mean_action(), decoder.soft_context(looked_at, policy)
+                cell, context = policy.mode(), decoder.soft_context(looked_at, policy)
                 log_q.append(cell.new_zeros(cell.shape, dtype=policy.logits.dtype))
             else:
-                proposal = policy.detach()
-                if self.inference is not None:
-                    proposal = self.inference(policy, keys[:n], state.h, read[t])
-                proposal = proposal.tempered(temperature)
-                cell = proposal.sample(generator)
-                if defend is not None:
-                    cell = torch.where(defend[:, :n], policy.sample(generator), cell)
+                informed = None if inference is None else inference(policy, keys[:n], state.h, read[t])
+                cell, proposal = proposer.draw(policy, informed)
                 context = decoder.context(looked_at, cell)
                 log_q.append(proposal.log_prob(cell))
             state = decoder.advance(gates[t], context, state)
@@ -320,22 +180,66 @@ class AttentionCaptioner(nn.Module):
 
         policies, chosen = CellDistribution(whole(energies)), whole(cells)
         real = (tokens != PAD).to(policies.logits.dtype)
-        log_p_glimpses = policies.log_prob(chosen) * real
+        log_p_a = policies.log_prob(chosen) * real
         if decoder.attention == "soft":
-            log_p_glimpses = torch.zeros_like(log_p_glimpses)
-        log_q_glimpses = whole(log_q) * real
+            log_p_a = torch.zeros_like(log_p_a)
+        log_q_a = whole(log_q) * real
         # Packed, since the vocabulary is large.
         logits = decoder.word_logits(embedded, torch.cat(contexts, 1), torch.cat(outputs, 1))
         log_p_words = log_probability_of(logits, sorted_tokens.T[going_on].expand(samples, -1))
         return Rollout(
-            log_p_y_glimpses=whole(list(log_p_words.split(going, 1))) * real,
-            log_p_glimpses=log_p_glimpses,
-            log_q_glimpses=log_q_glimpses,
+            log_p_y=whole(list(log_p_words.split(going, 1))) * real,
+            log_p_a=log_p_a,
+            log_q_a=log_q_a,
             action=Attended(chosen, real),
             policy=policies,
-            log_proposal_glimpses=defensive_mixture(log_p_glimpses, log_q_glimpses, defensive) if defensive else None,
-            log_q_dreams=dream_of_captions(self, features, dreams, generator, tokens.shape[1]) if dreams else None,
+            log_proposal=proposer.density(log_p_a, log_q_a),
+            log_q_dreams=self.dream(features, dreams, generator, tokens.shape[1]) if dreams else None,
         )
+
+    def dream(self, features: Tensor, dreams: int, generator: torch.Generator, longest: int) -> Tensor:
+        """log q of each cell that the captioner dreamt of attending to, told the caption it dreamt: the sleep phase.
+
+        Args:
+            features: (batch, cells, channels).
+            dreams: for each image, drawn from the model itself; nothing of the decoder learns from them.
+            generator: draws them.
+            longest: tokens of a dream at most.
+
+        Returns:
+            (dreams, batch, longest) nats, 0 where a caption has ended; gradient: η.
+
+        Raises:
+            UserError: there is no inference network.
+
+        Source: Hinton et al. 1995 (wake-sleep); Bornschein & Bengio 2015, its use beside the reweighted wake phase.
+        """
+        decoder, inference = self.decoder, require_inference(self.inference)
+        tokens: list[Tensor] = []
+        seen: list[tuple[CellDistribution, Tensor, Tensor]] = []
+        with torch.no_grad():
+            memory = decoder.memory(features)
+            state = decoder.start(memory).expand(dreams)
+            words = torch.full((dreams, len(features)), START, device=features.device)
+            for _ in range(longest):
+                ended = (words == END) | (words == PAD)
+                policy = decoder.attend(memory, state.h)
+                cell = policy.sample(generator)
+                seen.append((policy, state.h, cell))
+                context = decoder.context(memory, cell)
+                embedded = decoder.embed(words)
+                state = decoder.advance(decoder.gates_of_word(embedded), context, state)
+                logits = decoder.word_logits(embedded, context, state.h)
+                logits[..., [PAD, START]] = -torch.inf
+                words = draw_categorical(logits, generator).masked_fill(ended, PAD)
+                tokens.append(words)
+            dreamt = torch.stack(tokens, -1)
+        read = inference.captions(dreamt.flatten(0, 1)).unflatten(0, dreamt.shape[:2]).unbind(2)
+        keys = inference.key(decoder.normalize(features))
+        scored = [
+            inference(policy, keys, h, word).log_prob(cell) for (policy, h, cell), word in zip(seen, read, strict=True)
+        ]
+        return torch.stack(scored, -1) * (dreamt != PAD)
 
     @torch.no_grad()
     def speak(self, features: Tensor, *, beam: int = 1, longest: int = 20) -> Spoken:
@@ -364,7 +268,7 @@ class AttentionCaptioner(nn.Module):
         for _ in range(longest + 1):
             ended = (words == END) | (words == PAD)
             policy = decoder.attend(memory, state.h)
-            cell = policy.mean_action()
+            cell = policy.mode()
             soft = decoder.attention == "soft"
             context = decoder.soft_context(memory, policy) if soft else decoder.context(memory, cell)
             embedded = decoder.embed(words)

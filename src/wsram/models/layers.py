@@ -1,4 +1,4 @@
-"""What the classifier's networks are made of: recurrent layers, and encoders of glimpses and of the view."""
+"""What the classifier's networks are made of: recurrent layers, and networks that read glimpses and the view."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsram.actions import Action
 from wsram.errors import UserError
+from wsram.glimpse.actions import Action
 
 RECURRENCES = ("relu", "gru", "lstm")
-ENCODERS = ("fc", "conv")
+NETWORKS = ("fc", "conv")
 
 
 class Recurrence(nn.Module):
@@ -26,11 +26,11 @@ class Recurrence(nn.Module):
         self.size = size
         self.kind = kind
         if kind == "relu":
-            self.cell: nn.RNNCell | nn.GRUCell | nn.LSTMCell = nn.RNNCell(inputs, size, nonlinearity="relu")
+            self.unit: nn.RNNCell | nn.GRUCell | nn.LSTMCell = nn.RNNCell(inputs, size, nonlinearity="relu")
             # The identity keeps what earlier glimpses saw without the gradient exploding (Le, Jaitly & Hinton 2015).
-            nn.init.eye_(self.cell.weight_hh)
+            nn.init.eye_(self.unit.weight_hh)
         else:
-            self.cell = nn.GRUCell(inputs, size) if kind == "gru" else nn.LSTMCell(inputs, size)
+            self.unit = nn.GRUCell(inputs, size) if kind == "gru" else nn.LSTMCell(inputs, size)
 
     def initial(self, output: Tensor) -> Tensor:
         """The state whose output is `output` (..., size)."""
@@ -44,10 +44,10 @@ class Recurrence(nn.Module):
         """The next state, of the leading axes of `inputs` (..., inputs) and `state`, which must agree."""
         lead = inputs.shape[:-1]
         inputs, state = inputs.flatten(0, -2), state.flatten(0, -2)
-        if isinstance(self.cell, nn.LSTMCell):
-            after = torch.cat(self.cell(inputs, tuple(state.chunk(2, -1))), -1)
+        if isinstance(self.unit, nn.LSTMCell):
+            after = torch.cat(self.unit(inputs, tuple(state.chunk(2, -1))), -1)
         else:
-            after = self.cell(inputs, state)
+            after = self.unit(inputs, state)
         return after.unflatten(0, lead)
 
 
@@ -68,14 +68,14 @@ def convolutions(channels: int, widths: tuple[int, int]) -> nn.Sequential:
     return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
-def _check_encoder(kind: str, side: int) -> None:
-    if kind not in ENCODERS:
-        raise UserError(f"unknown encoder {kind!r}; choose one of {', '.join(ENCODERS)}")
+def _check_network(kind: str, side: int) -> None:
+    if kind not in NETWORKS:
+        raise UserError(f"unknown network {kind!r}; choose one of {', '.join(NETWORKS)}")
     if side < (least := 4 if kind == "conv" else 1):
-        raise UserError(f"the {kind} encoder needs at least {least}x{least} pixels, got {side}x{side}")
+        raise UserError(f"the {kind} network needs at least {least}x{least} pixels, got {side}x{side}")
 
 
-class GlimpseEncoder(nn.Module):
+class GlimpseNetwork(nn.Module):
     """What a glimpse shows and where it was taken, as one vector: the ReLU of the sum of both.
 
     "fc": fully connected, the paper's. "conv": two small convolutions before the fully connected layer.
@@ -85,7 +85,7 @@ class GlimpseEncoder(nn.Module):
         self, kind: str, *, channels: int, side: int, scales: int, features: int, widths: tuple[int, int]
     ) -> None:
         super().__init__()
-        _check_encoder(kind, side)
+        _check_network(kind, side)
         self.scales = scales
         if kind == "fc":
             layers: tuple[nn.Module, ...] = (
@@ -110,7 +110,7 @@ class GlimpseEncoder(nn.Module):
         return F.relu(what + self.where(torch.cat([action.location, scale], -1).to(patch.dtype)))
 
 
-class ViewEncoder(nn.Module):
+class ViewNetwork(nn.Module):
     """The low-resolution view of the whole image, as the upper layer's first output.
 
     "fc": fully connected, the paper's. "conv": convolutions, read both as they lie and through the centre of mass of
@@ -119,18 +119,17 @@ class ViewEncoder(nn.Module):
 
     def __init__(self, kind: str, *, channels: int, side: int, features: int, widths: tuple[int, int]) -> None:
         super().__init__()
-        _check_encoder(kind, side)
+        _check_network(kind, side)
         self.side = side
         self.layers = convolutions(channels, widths) if kind == "conv" else None
         inputs = widths[1] * ((side // 4) ** 2 + 2) if self.layers else channels * side**2
         self.read = nn.Linear(inputs, features)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (batch, features) of images (batch, channels, height, width), averaged down to side by side."""
-        seen = F.adaptive_avg_pool2d(images, self.side)
+    def forward(self, view: Tensor) -> Tensor:
+        """Features (batch, features) of views (batch, channels, side, side)."""
         if self.layers is None:
-            return F.relu(self.read(seen.flatten(1)))
-        seen = self.layers(seen)
+            return F.relu(self.read(view.flatten(1)))
+        seen = self.layers(view)
         x = torch.linspace(-1, 1, seen.shape[-1], device=seen.device, dtype=seen.dtype)
         mass = seen.sum((-2, -1)) + 0.1  # an empty channel has its centre in the middle
         centres = [(seen.sum(axis) * x).sum(-1) / mass for axis in (-2, -1)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsram.actions import at_least_float32
+from wsram.glimpse.actions import at_least_float32
 
 ROWS = 64
 """Rows of logits that are worked on at a time: with a few thousand words, they fit the second cache of a CPU."""

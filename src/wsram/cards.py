@@ -1,0 +1,222 @@
+"""What others need of a run, in a folder that every command opens: network, settings, provenance, and a card."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from safetensors import SafetensorError
+
+from wsram.config import Config, changed, from_json, to_json
+from wsram.errors import UserError
+from wsram.models.pretrained import load_network, network_folder, save_network
+from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
+from wsram.tables import Table
+from wsram.tasks import TASKS
+from wsram.terminal import Screen
+
+CARD = "README.md"
+EVALUATIONS = {"validation": "evaluation-validation.json", "test": "evaluation-test.json"}
+PICTURES = ("glimpses.png", "training.png")
+
+
+def release(folder: Path, target: Path, screen: Screen, *, inference: bool = True) -> None:
+    """Write the network of a run as a folder for others; nothing but listed files goes along, and no path of here.
+
+    The card says how it was made and how good it is, from the run's files: evaluate the run first.
+
+    Args:
+        folder: the run's.
+        target: a folder that does not exist yet, or is empty.
+        screen: says what was written.
+        inference: with the inference network, by which one can ask where evidence for an answer is.
+
+    Raises:
+        UserError: no run there, an evaluation of another update, or a target that is there or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists already; name a new folder")
+    run, source = Run.open(folder), network_folder(folder)
+    state = load_state(source)
+    evaluations = {name: _read(folder / file) for name, file in EVALUATIONS.items()}
+    for name, found in evaluations.items():
+        if found is not None and found["step"] != state["step"]:
+            raise UserError(
+                f"{folder / EVALUATIONS[name]} is of update {found['step']:,}, the network of {state['step']:,}; "
+                "evaluate the run again first"
+            )
+    partial = target.with_name(target.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_network(load_network(source, inference=inference), partial)
+        write_whole(partial / SETTINGS, to_json(without_places(run.config)))
+        kept = {"step": state["step"], "seconds": state["seconds"]}
+        write_whole(partial / "state.json", json.dumps(kept) + "\n")
+        made = _read(folder / "provenance.json") or {}
+        if made:
+            made["command"] = without_paths(made["command"])
+            write_whole(partial / "provenance.json", json.dumps(made, indent=2) + "\n")
+        for name, found in evaluations.items():
+            if found is not None:
+                write_whole(partial / EVALUATIONS[name], json.dumps(found, indent=2) + "\n")
+        for name in ("data.json", *PICTURES):
+            if (folder / name).is_file() and not (folder / name).is_symlink():
+                shutil.copyfile(folder / name, partial / name)
+        write_whole(partial / CARD, card(partial, target.name))
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
+    size = sum(path.stat().st_size for path in target.iterdir())
+    screen.say(f"Released: {target} ({size / 1e6:.1f} MB); try `wsram evaluate {target}`")
+
+
+def card(folder: Path, name: str) -> str:
+    """A model card with the metadata that the Hugging Face Hub reads, from the files of a released folder."""
+    config = from_json(read_text(folder / SETTINGS, "restore it"), folder / SETTINGS)
+    described = json.loads(read_text(folder / "config.json", "restore it"))
+    network = "with" if described["arguments"]["inference"] else "without"
+    precision = "bfloat16" if described["arguments"]["precision"] == "bf16" else "float32"
+    head = [
+        "---",
+        "library_name: wsram",
+        f"pipeline_tag: {config.task}",
+        "license: mit",
+        "tags: [hard-attention, glimpse, wake-sleep, reweighted-wake-sleep]",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"A network of [wsram](https://arxiv.org/abs/1509.06812) that looks at a few small glimpses, {network} the "
+        f"inference network that proposes glimpses knowing the answer. Measured in {precision}, which prediction uses.",
+        "",
+        "```python",
+        "import wsram",
+        "",
+        f'network = wsram.from_pretrained("{name}")',
+        "```",
+        "",
+    ]
+    return "\n".join([*head, describe(folder, folder)]) + "\n"
+
+
+def describe(folder: Path, base: Path) -> str:
+    """Everything that the files of one run or release say, as Markdown; pictures are linked from the folder `base`."""
+    config = from_json(read_text(folder / SETTINGS, "restore it"), folder / SETTINGS)
+    task = TASKS[config.task]
+    made = _read(folder / "provenance.json")
+    lines: list[str] = []
+    if made:
+        lines += [
+            f"`{made['command']}`",
+            "",
+            f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
+            f"seed {config.schedule.seed}; trained in precision {config.schedule.precision}; {task.about(config)}.",
+            "",
+        ]
+    records = {name: found for name, file in EVALUATIONS.items() if (found := _read(folder / file))}
+    if records:
+        lines += [task.table(records).markdown(), ""]
+        precisions = {found.get("precision", "unknown") for found in records.values()}
+        lines += [f"Measured in precision {', '.join(sorted(precisions))}.", ""]
+    for table in _further(folder):
+        lines += [*([table.title, ""] if table.title else []), table.markdown(), ""]
+    for picture in PICTURES:
+        if (folder / picture).exists():
+            link = os.path.relpath(folder / picture, base)
+            lines += [f"![{picture.removesuffix('.png')} of {folder.name}]({link})", ""]
+    return "\n".join(lines).rstrip()
+
+
+def noise_reduction(row: Mapping[str, Any]) -> str:
+    """By what means the gradient of a diagnosis' row is less noisy than the plain estimator's; empty if it is plain."""
+    means = {
+        "control variates": row["control_variates"],
+        # Diagnoses made before there were these have none of them.
+        "last scale summed over": row.get("sum_scale"),
+        "dreams alone for q": row.get("sleep"),
+    }
+    return ", ".join(name for name, used in means.items() if used)
+
+
+def diagnosis_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Effective sample size and gradient variance of estimators on one network."""
+    groups, first = list(rows[-1]["gradient"]), rows[0]
+    cells = [
+        [
+            row["estimator"],
+            row["proposal"],
+            noise_reduction(row) or "—",
+            f"{row['ess']:.2f}",
+            f"{row['log_evidence']:.4f}",
+            *(f"{row['gradient'][g]['variance']:.3g}" if g in row["gradient"] else "" for g in groups),
+        ]
+        for row in rows
+    ]
+    title = (
+        f"Effective sample size of {first['samples']} samples, log-evidence, and gradient variance (trace of the "
+        f"covariance of {first['draws']} gradients on one batch of {first['batch']} validation examples):"
+    )
+    header = ["estimator", "proposal", "with", "ESS", "log p(y)", *(f"variance, {g}" for g in groups)]
+    return Table(title, header, cells, words=3)
+
+
+def posterior_table(found: Mapping[str, Any]) -> Table:
+    """How far policy and inference network are from the posterior."""
+    title = (
+        f"KL from the posterior (in its place, {found['samples']} samples for each of {found['images']} validation "
+        "examples), nats:"
+    )
+    rows = [[f"to the {name}", f"{found[key]:.4f}"] for key, name in JUDGED.items() if key in found]
+    return Table(title, ["distance", "nats"], rows)
+
+
+JUDGED = {"policy": "policy", "inference": "inference network"}
+
+
+def _further(folder: Path) -> list[Table]:
+    tables = []
+    if diagnosis := _read(folder / "diagnosis.json"):
+        tables.append(diagnosis_table(diagnosis))
+    if posterior := _read(folder / "posterior.json"):
+        tables.append(posterior_table(posterior))
+    if benchmark := _read(folder / "benchmark.json"):
+        rows = [[name.replace("_", " "), f"{value:.3f}"] for name, value in benchmark["ratios"].items()]
+        shares = benchmark["measured"]["shares"].items()
+        rows += [[f"{kind} over forward and backward", f"{share:.3f}"] for kind, share in shares]
+        tables.append(Table("", ["ratio of a training step", ""], rows))
+    return tables
+
+
+def without_places(config: Config) -> Config:
+    """The settings without where the data lay on this machine."""
+    places = {name: None for name in ("images", "features") if hasattr(config.data, name)}
+    return changed(config, source=PurePath(config.data.source).name, **places)
+
+
+def without_paths(command: str) -> str:
+    """A command line whose paths are reduced to their last names.
+
+    Example:
+        >>> without_paths("wsram train ../data/mnist --run runs/wide --recipe best")
+        'wsram train mnist --run wide --recipe best'
+    """
+    return shlex.join(PurePath(word).name if re.search(r"[\\/]", word) else word for word in shlex.split(command))
+
+
+def _read(path: Path) -> Any:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(read_text(path, "restore it"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); remove it or make it again") from error

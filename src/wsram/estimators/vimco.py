@@ -1,0 +1,71 @@
+"""VIMCO: the multi-sample bound, differentiated through the density that was drawn from."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from wsram.estimators.base import Estimate, check, itself, mean_of_others, posterior, surrogate, whole
+
+
+def vimco(
+    log_p_y: Tensor,
+    log_p_a: Tensor,
+    log_q_a: Tensor,
+    *,
+    control_variates: bool = True,
+    log_proposal: Tensor | None = None,
+) -> Estimate:
+    r"""VIMCO: the multi-sample bound $\mathcal{L}_M = E_q[\hat L]$ with $\hat L = \log \frac1M \sum_m \tilde w^m$.
+
+    $$\nabla_\theta \approx \sum_m w^m \nabla L^m
+        + \sum_m \left(w^m - \tfrac{\rho^m}{M}\right) \nabla \log p(a^m|I), \qquad
+      \nabla_\eta \approx \sum_m \left[(\hat L - \hat L_{-m}) - (w^m - \tfrac1M)\right] \nabla \log q(a^m|y,I)$$
+
+    η's first bracket is the score of drawing the samples, its second what q in the weights' denominator adds. With
+    `control_variates`, $\hat L_{-m}$ is $\hat L$ with $\log \tilde w^m$ replaced by the mean of the others' (the
+    geometric mean of their weights), which does not depend on $a^m$. Without, it is 0, and the variance grows with M.
+    The terms in $\tfrac1M$ are our addition, left out without `control_variates`: score functions of mean exactly zero.
+    ψ in place of $\tfrac{\rho}{M}$ would be bounded, but biased; so it helps only while q is not far from the policy.
+
+    If log q carries no gradient, the policy itself is what was drawn from, and log p takes the score's terms:
+
+    $$\nabla_\theta \approx \sum_m w^m \nabla L^m + \sum_m (\hat L - \hat L_{-m})\, \nabla \log p(a^m|I)$$
+
+    Unbiased for $\mathcal{L}_M$ in all its parameters, at every M; $\mathcal{L}_1 = F$ if the policy proposes.
+
+    Args:
+        log_p_y, log_p_a, log_q_a: (samples, batch) or (samples, batch, steps) nats. A log_q_a without a gradient must
+            be the policy's own, not that of a raised temperature.
+        control_variates: whether to use the baseline; needs 2 samples.
+        log_proposal: must be None: the bound is differentiated through the density that was drawn from.
+
+    Raises:
+        ValueError: shapes that differ, one sample with a baseline, or another density that was drawn from.
+
+    Source: Mnih & Rezende 2016, equations 5 to 8; the bound, Burda et al. 2016.
+    """
+    if log_proposal is not None:
+        raise ValueError("vimco needs samples of the proposal that it trains; use wake-sleep with a defensive mixture")
+    check(log_p_y, log_p_a, log_q_a, None, control_variates)
+    log_p_y, log_p_a, log_q_a = whole(log_p_y), whole(log_p_a), whole(log_q_a)
+    log_ratio = (log_p_a - log_q_a).detach()
+    weights, psi, log_evidence = posterior(log_p_y, log_ratio)
+    signal = log_evidence.expand_as(log_ratio)
+    if control_variates:
+        log_w = log_ratio + log_p_y.detach()
+        typical = mean_of_others(log_w, torch.zeros_like(log_w))
+        without = torch.where(itself(log_w), typical.unsqueeze(1), log_w)
+        signal = signal - (torch.logsumexp(without, 1) - math.log(len(log_w)))
+    zero_mean = 1.0 / len(log_p_y) if control_variates else 0.0
+    trains_q = log_q_a.requires_grad
+    return Estimate(
+        prediction_loss=surrogate(weights, log_p_y),
+        policy_loss=surrogate(weights - zero_mean * log_ratio.exp() if trains_q else signal, log_p_a),
+        proposal_loss=surrogate(signal - (weights - zero_mean), log_q_a) if trains_q else log_p_y.new_zeros(()),
+        weights=weights,
+        bound=(psi * log_p_y.detach()).sum(0),
+        log_evidence=log_evidence,
+    )

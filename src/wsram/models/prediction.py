@@ -1,0 +1,184 @@
+"""The prediction network: a recurrent network that glances, chooses where to look next, and answers.
+
+Two recurrent layers:
+
+    low-resolution view ──► r2_0 ──► p(a_1|I)      r2_n ──► p(a_n+1 | a_1..n, I)
+                                                     ▲
+    glimpse(a_n, I), a_n ──► features ──► r1_n ──────┘        r1_N ──► p(y | a, I)
+
+The answer is read from the lower layer alone, so what the low-resolution view shows can reach the prediction only
+through the glimpses it makes the network choose.
+
+Source: Ba et al. 2015, its prediction network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsram.errors import UserError, require_at_least
+from wsram.glimpse.actions import Action, GlimpseDistribution, at_least_float32
+from wsram.glimpse.pyramid import Images, Pyramid
+from wsram.glimpse.sensor import Sensor
+from wsram.models.heads import build_head
+from wsram.models.layers import GlimpseNetwork, Recurrence, ViewNetwork
+
+Choose = Callable[[GlimpseDistribution, Tensor, Tensor], Action]
+"""Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
+
+
+class Looked(NamedTuple):
+    """What came of looking: distributions over the answers, and the actions and policies of every glimpse, stacked.
+
+    outputs_after: (..., batch, glimpses, outputs) the head's distribution over answers, were glimpse n the last: for
+        classes, log p(y | a_1..n, I) of each. Gradient: of the last glimpse alone, which is the one that answers.
+    action: location (..., batch, glimpses, 2), scale (..., batch, glimpses).
+    policy: the distributions p(a_n | a_1..n-1, I), batched (..., batch, glimpses).
+    """
+
+    outputs_after: Tensor
+    action: Action
+    policy: GlimpseDistribution
+
+    @property
+    def outputs(self) -> Tensor:
+        """(..., batch, outputs) the head's distribution after the last glimpse."""
+        return self.outputs_after[..., -1, :]
+
+
+class PredictionNetwork(nn.Module):
+    """Chooses glimpses and predicts the label (parameters θ).
+
+    Args:
+        sensor: cuts the glimpses.
+        answer: the kind of answer, one of `wsram.models.heads.HEADS`.
+        names: of the answers.
+        channels: of the images.
+        glimpses: how many it takes.
+        lower_units: units of r1 and of the glimpse features.
+        upper_units: units of r2.
+        recurrence: "relu", "gru" or "lstm".
+        network: "fc" or "conv", for the glimpses and the low-resolution view.
+        widths: channels of both convolutions of "conv".
+        view: side in pixels of the low-resolution view.
+        std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
+
+    Raises:
+        UserError: fewer than 1 glimpse, 2 classes or 2 units, an unknown recurrence or network, a bad range.
+    """
+
+    def __init__(
+        self,
+        sensor: Sensor,
+        *,
+        answer: str,
+        names: Sequence[str],
+        channels: int,
+        glimpses: int,
+        lower_units: int,
+        upper_units: int,
+        recurrence: str,
+        network: str,
+        widths: tuple[int, int],
+        view: int,
+        std_range: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        require_at_least(1, glimpses=glimpses, channels=channels, widths=min(widths))
+        require_at_least(2, lower_units=lower_units, upper_units=upper_units)
+        if not 0 < std_range[0] <= std_range[1] < math.inf:
+            raise UserError(f"the range of the location's spread must be 0 < low <= high, both finite, got {std_range}")
+        self.sensor = sensor
+        self.glimpses = glimpses
+        self.std_range = std_range
+        self.view = view
+        scales = len(sensor.scales)
+        self.glimpse_network = GlimpseNetwork(
+            network, channels=channels, side=sensor.patch_size, scales=scales, features=lower_units, widths=widths
+        )
+        self.lower = Recurrence(recurrence, lower_units, lower_units)
+        self.head = build_head(answer, lower_units, names)
+        self.view_network = ViewNetwork(network, channels=channels, side=view, features=upper_units, widths=widths)
+        self.upper = Recurrence(recurrence, lower_units, upper_units)
+        self.policy_head = nn.Linear(upper_units, 4 + scales)
+        with torch.no_grad():
+            # At first r1 does not move r2, so every glimpse of an image is drawn around the same place. Random weights
+            # would send later glimpses to some corner, all of them black, where no signal brings them back.
+            for weights in (self.upper.unit.weight_ih, self.upper.unit.bias_ih, self.upper.unit.bias_hh):
+                weights.zero_()
+            self.policy_head.weight.mul_(0.1)
+            self.policy_head.bias.zero_()
+
+    def policy(self, raw: Tensor) -> GlimpseDistribution:
+        """The distribution over the next glimpse from the head's raw outputs (..., 4 + scales)."""
+        raw = at_least_float32(raw)
+        low, high = (torch.tensor(bound).log().item() for bound in self.std_range)
+        log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
+        return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
+
+    def look(
+        self, images: Images | Pyramid, choose: Choose, glimpses: int | None = None, *, sum_scale: bool = False
+    ) -> Looked:
+        """Take `glimpses` (by default all) in turn at images or their pyramid, as `choose` decides.
+
+        The first action decides the leading axes: a (samples, batch) action makes everything after it so. With
+        `sum_scale` the last glimpse is taken at every scale, whichever is chosen, and the label's probability is the
+        mean under the policy: nothing comes after it that would have to be seen at every scale too.
+        """
+        pyramid = images if isinstance(images, Pyramid) else self.sensor.pyramid(images)
+        upper = self.upper.initial(self.view_network(pyramid.view(self.view)))
+        lower = pyramid.pixels.new_zeros(())
+        actions, policies, answered = [], [], []
+        count = self.glimpses if glimpses is None else glimpses
+        for n in range(count):
+            if n > 0:
+                # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
+                # r1 would throw the next location into a corner before there is a gradient to stop it.
+                r1 = self.lower.output(lower)
+                upper = self.upper(F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype), upper)
+            r2 = self.upper.output(upper)
+            raw = self.policy_head(r2)
+            policy = self.policy(raw)
+            action = choose(policy, raw, r2)
+            policies.append(policy)
+            actions.append(action)
+            every = sum_scale and n == count - 1
+            taken = self._at_every_scale(action) if every else action
+            features = self.glimpse_network(self.sensor(pyramid, *taken), taken)
+            if n == 0:
+                lower = self.lower.initial(torch.zeros_like(features[..., : self.lower.size]))
+                upper = upper.expand(*action.scale.shape, -1)
+            lower = self.lower(features, lower.expand(*features.shape[:-1], -1))
+            # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
+            outputs = self.head(self.lower.output(lower) / len(actions))
+            if every:
+                outputs = torch.logsumexp(policy.scale_log_prob(taken.scale).unsqueeze(-1) + outputs, 0)
+            answered.append(outputs)
+        lead = answered[-1].shape[:-1]
+
+        def stack(tensors: list[Tensor], axis: int) -> Tensor:
+            return torch.stack([t.expand(*lead, *t.shape[t.ndim + axis + 1 :]) for t in tensors], axis)
+
+        return Looked(
+            torch.stack([*(n.detach() for n in answered[:-1]), answered[-1]], -2),
+            Action(stack([a.location for a in actions], -2), stack([a.scale for a in actions], -1)),
+            GlimpseDistribution(
+                stack([p.mean for p in policies], -2),
+                stack([p.log_std for p in policies], -2),
+                stack([p.scale_logits for p in policies], -2),
+            ),
+        )
+
+    def _at_every_scale(self, action: Action) -> Action:
+        """(scales, ...) the same place at each scale."""
+        scales = torch.arange(len(self.sensor.scales), device=action.scale.device)
+        return Action(
+            action.location.expand(len(scales), *action.location.shape),
+            scales.view(-1, *[1] * action.scale.ndim).expand(-1, *action.scale.shape),
+        )

@@ -1,0 +1,215 @@
+"""Networks that know what they are: a folder of config.json and model.safetensors, whatever made it.
+
+config.json holds the kind of network and the arguments it is built from: channels, names of answers, precision and all.
+Only safetensors are read, and nothing is fetched unless a name of the Hugging Face Hub is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wsram.errors import UserError, printable
+from wsram.models.captioner import AttentionCaptioner
+from wsram.models.classifier import AttentionClassifier
+from wsram.runs import SETTINGS, Run, read_text, write_whole
+
+Network = AttentionClassifier | AttentionCaptioner
+NETWORKS: dict[str, type[Network]] = {"classifier": AttentionClassifier, "captioner": AttentionCaptioner}
+"""Networks by the kind that config.json names."""
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+RELEASED = Path(__file__).parents[1] / "released"
+"""Networks that come with the package."""
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def save_network(network: Network, folder: Path, *, inference: bool = True) -> None:
+    """Write a network into a folder that is there.
+
+    Args:
+        network: what is written, to the last bit.
+        folder: gets config.json and model.safetensors.
+        inference: with its inference network, if it has one.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or not writable.
+    """
+    keep = inference and network.inference is not None
+    kind = next(name for name, each in NETWORKS.items() if type(network) is each)
+    described = {"model_type": f"wsram-{kind}", "arguments": network.arguments | {"inference": keep}}
+    tensors = {
+        # safetensors keeps no memory format; channels-last weights are written in the ordinary order.
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+        if keep or not name.startswith("inference.")
+    }
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone
+    write_whole(folder / CONFIG, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_network(folder: Path, *, inference: bool = True) -> Network:
+    """The network in a folder, on the CPU, in evaluation mode.
+
+    Args:
+        folder: holds config.json and model.safetensors.
+        inference: with its inference network, if the folder has one.
+
+    Raises:
+        UserError: the files cannot be read, or do not belong together.
+    """
+    kind, arguments = _description(folder)
+    has = arguments.get("inference", False)
+    arguments["inference"] = inference and has
+    try:
+        with torch.device("meta"):  # takes no memory: whatever sizes are asked for, the file must have them first
+            sketch = NETWORKS[kind](**arguments)
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise UserError(
+            f"{folder / CONFIG}: expected the arguments of a {kind}, got others: {_reason(error)}; restore it"
+        ) from error
+    path = folder / WEIGHTS
+    tensors = read_tensors(path)
+    if has and not inference:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("inference.")}
+    _require_alike(sketch, tensors, path)
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which the file replaces
+        network = NETWORKS[kind](**arguments)
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def from_pretrained(name: str | Path, *, revision: str | None = None, inference: bool = True) -> Network:
+    """A trained network by the folder it is in, by the name of a released one, or from the Hugging Face Hub.
+
+    Args:
+        name: a folder of a network or of a run (whose best network is taken); a network that comes with the package,
+            see `released`; or OWNER/NAME on the Hub, which is fetched into its cache.
+        revision: on the Hub, a branch, tag or commit.
+        inference: with its inference network, if it has one.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be read.
+
+    Example:
+        >>> from_pretrained("translated").prediction.glimpses
+        4
+    """
+    return load_network(network_folder(name, revision=revision), inference=inference)
+
+
+def network_folder(name: str | Path, *, revision: str | None = None) -> Path:
+    """Where the network of that name lies; raises as `from_pretrained` does."""
+    # These, unlike a path's own, take any name whatever: too long a one, a stranger's home.
+    folder = Path(os.path.expanduser(name))
+    if os.path.exists(folder / SETTINGS) and not os.path.exists(folder / CONFIG):
+        return Run.open(folder).best_checkpoint()
+    if os.path.isdir(folder):
+        return folder
+    if str(name) in released():
+        return RELEASED / str(name)
+    if _HUB_NAME.fullmatch(str(name)) and not os.path.isdir(folder.parent):
+        return _from_hub(str(name), revision)
+    raise UserError(
+        f"expected a network, found none at {name}; name the folder of a run or a network, or one of "
+        f"{', '.join(released()) or 'those that come with the package (none here)'}"
+    )
+
+
+def released() -> tuple[str, ...]:
+    """Names of the networks that come with the package."""
+    return tuple(sorted(path.parent.name for path in RELEASED.glob(f"*/{CONFIG}")))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; `UserError` if it cannot be read."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, MemoryError) as error:
+        raise UserError(
+            f"cannot read {path} ({_reason(error)}); expected a safetensors file of this program"
+        ) from error
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a network with tensors read from `path`; `UserError` unless names, shapes and types agree."""
+    _require_alike(network, tensors, path)
+    network.load_state_dict(dict(tensors))
+
+
+def _require_alike(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    def looks(tensor: Tensor | None) -> Any:
+        return "nothing" if tensor is None else (*tensor.shape, str(tensor.dtype).removeprefix("torch."))
+
+    own = network.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if looks(own.get(name)) != looks(tensors.get(name)):
+            raise UserError(
+                f"{path} is of another network: {name!r:.80} should be {looks(own.get(name))}, the file holds "
+                f"{looks(tensors.get(name))}; use the {CONFIG} it was made with"
+            )
+        if not bool(tensors[name].isfinite().all()):
+            raise UserError(f"{path}: {name} holds numbers that are not finite; restore the file")
+
+
+def _description(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The kind of a folder's network, and its arguments as JSON has them, each of its own type."""
+    path = folder / CONFIG
+    text = read_text(path, f"{folder} holds no network; name the folder of a run or a network")
+    try:
+        described = json.loads(text)
+        kind, arguments = described["model_type"].removeprefix("wsram-"), described["arguments"]
+        if kind not in NETWORKS:
+            raise ValueError(f"unknown kind {kind!r:.80}; known are {', '.join(NETWORKS)}")
+        wanted = get_type_hints(NETWORKS[kind].__init__)
+        for name, value in arguments.items():
+            if name not in wanted:
+                raise ValueError(f"a {kind} has no argument {name!r:.80}; made by another version?")
+            if not _is_of(wanted[name], value):
+                raise ValueError(f"{name} cannot be {value!r:.80}")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: expected the description of a network, got {type(error).__name__}: {_reason(error)}"
+        ) from error
+    return kind, arguments
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value of JSON is an argument of that annotation: a str, int, float, bool or a sequence of such."""
+    if get_origin(kind) is Sequence:
+        return isinstance(value, list) and all(_is_of(get_args(kind)[0], each) for each in value)
+    return type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**53)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, or its name where it says nothing."""
+    return printable(next(iter(str(error).splitlines()), type(error).__name__))
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise UserError(
+            f'{name} is a name of the Hugging Face Hub, which needs huggingface_hub; pip install "wsram[hub]", or name '
+            "a folder"
+        ) from error
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"could not fetch {name} from the Hugging Face Hub ({reason}); name a folder instead"
+        ) from error

@@ -1,0 +1,83 @@
+"""Drawing actions in training, the same for every model: who proposes, how warm, and how much of it is the policy's."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from wsram.errors import UserError
+from wsram.estimators import defensive_mixture
+
+
+class Proposer:
+    """Draws the actions of one rollout, step by step.
+
+    Args:
+        shape: (samples, batch) of the sequences; samples at least 1.
+        generator: draws everything.
+        temperature: of the proposal; above 1 explores more (an exploration heuristic).
+        defensive: with which probability a sequence is drawn from the policy instead of the proposal, for weights that
+            are bounded (see `wsram.estimators.defensive_mixture`).
+
+    Raises:
+        UserError: fewer than 1 sample.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], generator: torch.Generator, *, temperature: float = 1.0, defensive: float = 0.0
+    ) -> None:
+        if shape[0] < 1:
+            raise UserError(f"samples must be at least 1, got {shape[0]}")
+        self.generator, self.temperature, self.share = generator, temperature, defensive
+        # Drawn only where asked for: the actions of other rollouts do not depend on it.
+        self.from_policy = None
+        if defensive:
+            self.from_policy = torch.rand(shape, generator=generator, device=generator.device) < defensive
+
+    def draw(self, policy: Any, informed: Any = None, sample_shape: tuple[int, ...] = ()) -> tuple[Any, Any]:
+        """An action for each sequence, and the distribution it is scored under as the proposal's.
+
+        Args:
+            policy: the policy's distribution of this step.
+            informed: the inference network's; without it the policy proposes.
+            sample_shape: (samples,) at a step whose distributions are not batched by samples yet.
+        """
+        proposal = (policy.detach() if informed is None else informed).tempered(self.temperature)
+        action = proposal.sample(self.generator, sample_shape)
+        if self.from_policy is not None:
+            chosen = self.from_policy[:, : self._batch(action)]
+            action = _where(chosen, policy.sample(self.generator, sample_shape), action)
+        return action, proposal
+
+    def density(self, log_p_a: Tensor, log_q_a: Tensor) -> Tensor | None:
+        """The log-density that was drawn from, step by step, where it is not the proposal's own."""
+        if not self.share:
+            return None
+        try:
+            return defensive_mixture(log_p_a, log_q_a, self.share)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    @staticmethod
+    def _batch(action: Any) -> int:
+        """How many examples take this step: those come first whose sequences are longest."""
+        return int((action if isinstance(action, Tensor) else action[-1]).shape[1])
+
+
+def _where(mask: Tensor, a: Any, b: Any) -> Any:
+    """`a` where the mask (samples, batch) is true, else `b`, also of actions that are several tensors."""
+    if isinstance(a, Tensor):
+        return torch.where(mask.view(*mask.shape, *[1] * (a.ndim - mask.ndim)), a, b)
+    return type(a)(*(_where(mask, x, y) for x, y in zip(a, b, strict=True)))
+
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def require_inference(inference: N | None) -> N:
+    """The inference network, which dreams need somebody to teach; `UserError` if there is none."""
+    if inference is None:
+        raise UserError("dreams teach an inference network, and there is none; use --proposal inference")
+    return inference

@@ -1,0 +1,57 @@
+"""The machine: which device and precision to compute with, and memory that is kept between training steps."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Autocast = Callable[[], AbstractContextManager[None]]
+"""Makes the context that sets the precision to compute in."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+FAST_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+"""Flags of processors that multiply matrices in bfloat16; others emulate it, ten and more times slower than float32."""
+
+
+def best_device() -> torch.device:
+    """An accelerator if there is one, else the CPU."""
+    from accelerate import PartialState
+
+    return torch.device(PartialState().device)
+
+
+def best_precision() -> Literal["bf16", "no"]:
+    """The precision that is fastest here: "bf16" where accelerator or processor have it, else "no" (float32)."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return "no"
+    words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
+    return "bf16" if words & set(FAST_BF16) else "no"
+
+
+def autocast(precision: str, device: torch.device) -> Autocast:
+    """The context of a precision, "bf16" or "no"."""
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks instead of handing them back to the system.
+
+    A training step on the CPU allocates and frees the same megabytes every time. By default glibc maps each large block
+    anew, and the page faults cost as much as the arithmetic (the benchmark measures it). Does nothing elsewhere.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    # Older versions accept no more than 32 MiB here.
+    if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,73 @@
+"""What is said in rows and curves, as values: one table for the terminal and for pages, one panel for every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import rich.table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header.
+
+    title: said over it, empty for none.
+    header: of the columns.
+    rows: as many cells each.
+    words: columns from the left that hold words; the others hold figures, set to the right on a terminal.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1
+
+    def markdown(self) -> str:
+        r"""The table without its title, in Markdown.
+
+        Example:
+            >>> print(Table("", ["method", "error"], [["VAR|q", "2.0"]]).markdown())
+            | method | error |
+            | --- | --- |
+            | VAR\|q | 2.0 |
+        """
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines)
+
+    def rich(self) -> rich.table.Table:
+        """The table for a terminal; long words break over lines, figures never do."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        from wsram.errors import printable
+
+        table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        table.title = Text(printable(self.title)) if self.title else None
+        for n, name in enumerate(self.header):
+            figures = n >= self.words
+            table.add_column(Text(name), justify="right" if figures else "left", no_wrap=figures, overflow="fold")
+        for row in self.rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        return table
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One part of a figure of curves.
+
+    title, x, y: what is written over it and along its axes.
+    curves: (label, xs, ys) of each line; lines that share a label, seeds of one method say, share a colour.
+    log: whether y is an axis of logarithms.
+    stacked: whether the curves are shares that lie one on top of the other.
+    """
+
+    title: str
+    x: str
+    y: str
+    curves: Sequence[tuple[str, Sequence[float], Sequence[float]]]
+    log: bool = False
+    stacked: bool = False

@@ -1,0 +1,307 @@
+"""Naming what an image shows: rollouts of glimpses, error and likelihood named after the way the network looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from wsram.config import ClassificationConfig, ExplorationConfig
+from wsram.data import Batch, Dataset, Spec, Splits, open_data
+from wsram.data.augment import augmented
+from wsram.errors import UserError
+from wsram.estimators.diagnostics import scale_usage
+from wsram.glimpse.actions import Action, GlimpseDistribution
+from wsram.glimpse.exploration import coverage_penalty, entropy_bonus
+from wsram.models.classifier import AttentionClassifier
+from wsram.models.prediction import Looked
+from wsram.models.rollout import Rollout
+from wsram.runtime import Autocast
+from wsram.tables import Panel, Table
+from wsram.tasks.task import Options, Update
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GlimpseRollout = Rollout[Action, GlimpseDistribution]
+ROWS = 2000
+"""Glimpse sequences looked at together: bounds memory whatever the number of samples."""
+VOTES = 16
+"""Sequences that vote, by default."""
+
+
+def glimpses_at(config: ClassificationConfig, step: int) -> int:
+    """How many glimpses update `step` takes: 1 at first, one more in equal stages, all after `glimpse_growth`.
+
+    Grown so, every glimpse joins a network that can already name what it is shown, and so looks for more of it. If all
+    start at once, later glimpses first learn not to disturb the first one, by looking where there is nothing.
+    """
+    growing = config.glimpse_growth * config.schedule.updates
+    if step >= growing:
+        return config.model.glimpses
+    return 1 + int((config.model.glimpses - 1) * step / growing)
+
+
+def exploration_terms(explore: ExplorationConfig, policy: GlimpseDistribution) -> Tensor | float:
+    """The exploration terms that are switched on, to be added to the loss; scalar, nats."""
+    terms: Tensor | float = 0.0
+    if explore.location_entropy or explore.scale_entropy:
+        terms = terms - entropy_bonus(policy, location=explore.location_entropy, scale=explore.scale_entropy)
+    if explore.coverage:
+        terms = terms + explore.coverage * coverage_penalty(policy)
+    return terms
+
+
+def evaluate_mode(
+    network: AttentionClassifier, dataset: Dataset, *, glimpses: int | None = None, autocast: Autocast = nullcontext
+) -> dict[str, float]:
+    """Error and negative log-likelihood when the network looks at its policy's modes.
+
+    Args:
+        network: the classifier.
+        dataset: the examples, on the network's device.
+        glimpses: how many to take; by default all.
+        autocast: the precision to compute in.
+
+    Returns:
+        "error_mode", for classes a share, and "nll_mode", in nats.
+    """
+    outputs, answers = _over(
+        network, dataset, ROWS, autocast, lambda images, start: network.predict(images, glimpses=glimpses)
+    )
+    return {"error_mode": network.head.error(outputs, answers), "nll_mode": _nll(network, outputs, answers)}
+
+
+def evaluate_sampled(
+    network: AttentionClassifier,
+    dataset: Dataset,
+    *,
+    samples: int,
+    seed: int = 0,
+    autocast: Autocast = nullcontext,
+) -> dict[str, float]:
+    """Error when the network looks where it draws: at one sequence, and voting over `samples` of them.
+
+    Args:
+        network: the classifier.
+        dataset: the examples, on the network's device.
+        samples: sequences for each image, at least 1; a vote averages their predicted distributions.
+        seed: of the draws.
+        autocast: the precision to compute in.
+
+    Returns:
+        "error_one_sample", the mean over all the sequences; "error_vote" with the number of samples; "nll_one_sample",
+        minus the bound F, and "nll_vote", minus the log of the mean probability, in nats.
+
+    Raises:
+        UserError: fewer than 1 sample.
+    """
+    if samples < 1:
+        raise UserError(f"a vote needs at least 1 sample, got {samples}")
+
+    def look(images: Any, start: int) -> Looked:
+        generator = torch.Generator(dataset_device(images)).manual_seed(seed * 1_000_003 + start)
+        return network.predict(images, samples=samples, generator=generator)
+
+    outputs, answers = _over(network, dataset, max(1, ROWS // samples), autocast, look)
+    vote = network.head.vote(outputs)
+    return {
+        "error_one_sample": network.head.error(outputs, answers),
+        f"error_vote_{samples}": network.head.error(vote, answers),
+        "nll_one_sample": _nll(network, outputs, answers),
+        f"nll_vote_{samples}": _nll(network, vote, answers),
+    }
+
+
+def dataset_device(images: Any) -> torch.device:
+    """Where images are, one tensor of them or several."""
+    return torch.device((images if isinstance(images, Tensor) else images[0]).device)
+
+
+def _nll(network: AttentionClassifier, outputs: Tensor, answers: Tensor) -> float:
+    return -network.head.log_prob(outputs.unsqueeze(-2), answers).mean().item()
+
+
+def _over(
+    network: AttentionClassifier,
+    dataset: Dataset,
+    batch: int,
+    autocast: Autocast,
+    look: Callable[[Any, int], Looked],
+) -> tuple[Tensor, Tensor]:
+    """The head's outputs (..., examples, outputs) and the answers of every example, `batch` images at a time."""
+    found, answers = [], []
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        for part in torch.arange(len(dataset)).split(batch):
+            examples = dataset.batch(part)
+            answers.append(examples.answers)
+            with autocast():
+                found.append(look(examples.images, int(part[0])).outputs)
+    network.train(training)
+    return torch.cat(found, -2), torch.cat(answers)
+
+
+class Classification:
+    """See `wsram.tasks.task.Task`."""
+
+    name = "image-classification"
+    watched = "error_mode"
+
+    def open(self, config: ClassificationConfig) -> Splits:
+        """Images and their answers."""
+        splits = open_data(config.data, config.schedule.seed)
+        return replace(splits, train=augmented(splits.train, config.augmentation, config.schedule.seed))
+
+    def fitting(self, network: AttentionClassifier, dataset: Dataset) -> Dataset:
+        """The same examples, if they have the channels and answers that the network was made for."""
+        made_for = (network.arguments["channels"], tuple(network.arguments["names"]))
+        if made_for != (dataset.spec.channels, dataset.spec.names):
+            raise UserError(
+                f"the network is for images of {made_for[0]} channel(s) of {', '.join(made_for[1])}; got "
+                f"{dataset.spec.channels} channel(s) of {', '.join(dataset.spec.names)}; name other data"
+            )
+        return dataset
+
+    def build(self, config: ClassificationConfig, spec: Spec) -> AttentionClassifier:
+        """The classifier, whose patches must fit the images."""
+        network = AttentionClassifier(
+            names=spec.names,
+            answer=spec.answer,
+            channels=spec.channels,
+            inference=config.estimator.proposal == "inference",
+            precision=config.schedule.precision,
+            **vars(config.model),
+        )
+        if spec.smallest is not None:
+            network.prediction.sensor.check(*spec.smallest)
+        return network
+
+    def rollout(self, config: ClassificationConfig, model: nn.Module, batch: Batch, update: Update) -> GlimpseRollout:
+        """Glimpses at images, as many as this update takes."""
+        return model(
+            batch.images,
+            batch.answers,
+            samples=config.estimator.samples,
+            generator=update.generator,
+            with_inference=config.estimator.proposal == "inference",
+            temperature=config.exploration.temperature,
+            defensive=config.estimator.defensive,
+            sum_scale=config.sum_scale,
+            dreams=int(config.estimator.sleep > 0),
+            glimpses=glimpses_at(config, update.step),
+        )
+
+    def exploration(self, config: ClassificationConfig, rollout: GlimpseRollout) -> Tensor | float:
+        """Entropy bonuses and coverage penalty."""
+        return exploration_terms(config.exploration, rollout.policy)
+
+    def measures(self, rollout: GlimpseRollout) -> dict[str, Tensor]:
+        """Glimpses taken, the spread of locations and the use of scales."""
+        with torch.no_grad():
+            return {
+                "glimpses": torch.tensor(float(rollout.action.scale.shape[-1]), device=rollout.log_p_y.device),
+                "location_std": rollout.policy.log_std.exp().mean(),
+                "scale_entropy": rollout.policy.scale_entropy().mean(),
+                "scale_usage": scale_usage(rollout.action.scale, rollout.policy.scale_logits.shape[-1]),
+            }
+
+    def validate(
+        self,
+        config: ClassificationConfig,
+        network: AttentionClassifier,
+        dataset: Dataset,
+        step: int,
+        autocast: Autocast,
+    ) -> dict[str, float]:
+        """Error and likelihood of the mode with as many glimpses as training takes at that update."""
+        return evaluate_mode(network, dataset, glimpses=glimpses_at(config, step), autocast=autocast)
+
+    def evaluate(
+        self, network: AttentionClassifier, dataset: Dataset, options: Options, autocast: Autocast
+    ) -> dict[str, Any]:
+        """Error and likelihood of the mode, of one sample and of a vote."""
+        if options.beam is not None:
+            raise UserError("a beam is for captions, and this network names classes; leave --beam out")
+        samples = VOTES if options.samples is None else options.samples
+        figures = evaluate_sampled(network, dataset, samples=samples, autocast=autocast)
+        return evaluate_mode(network, dataset, autocast=autocast) | figures
+
+    def parameter_groups(self, network: AttentionClassifier) -> dict[str, list[nn.Parameter]]:
+        """The parameters: "prediction" (glimpses to answer), "policy" (where to look), "inference" (η)."""
+        p = network.prediction
+        groups: dict[str, list[Any]] = {
+            "prediction": [p.glimpse_network, p.lower, p.head],
+            "policy": [p.view_network, p.upper, p.policy_head],
+            "inference": [] if network.inference is None else [network.inference],
+        }
+        return {name: [q for m in modules for q in m.parameters()] for name, modules in groups.items() if modules}
+
+    def about(self, config: ClassificationConfig) -> str:
+        """The scene and the source of its digits."""
+        return f"scene {config.data.scene} of {Path(config.data.source).name}"
+
+    def table(self, records: Mapping[str, Mapping[str, Any]]) -> Table:
+        """One row for each set and way of looking."""
+        rows = []
+        for name, found in records.items():
+            vote = next(key for key in found if key.startswith("error_vote_")).removeprefix("error_")
+            ways = {"mode": "mode", "one_sample": "one sample", vote: f"vote of {vote.removeprefix('vote_')}"}
+            of = [f"{found['examples']:,}", f"{found['step']:,}", f"{found['training_seconds']:.0f}"]
+            rows += [
+                [name, said, f"{found[f'error_{way}']:.2%}", f"{found[f'nll_{way}']:.4f}", *of]
+                for way, said in ways.items()
+            ]
+        header = ["set", "looking at", "error", "nats", "examples", "updates", "seconds of training"]
+        return Table("", header, rows, words=2)
+
+    def headline(self, record: Mapping[str, Any]) -> str:
+        """The error of the mode."""
+        return f"{record['error_mode']:.2%} error of the mode"
+
+    def panels(self, config: ClassificationConfig, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
+        """Validation error, bounds, effective sample size and the use of scales."""
+        steps = [row["step"] for row in metrics]
+        evaluated = [row for row in metrics if "error_mode" in row]
+        error = [100 * row["error_mode"] for row in evaluated]
+        names = {"bound": "variational bound F", "log_evidence": "log-evidence bound"}
+        bounds = [(label, steps, [row[name] for row in metrics]) for name, label in names.items()]
+        shares = zip(*(row["scale_usage"] for row in metrics), strict=True)
+        usage = [(f"×{k}", steps, list(share)) for k, share in zip(config.model.scales, shares, strict=True)]
+        at = [row["step"] for row in evaluated]
+        return [
+            Panel("validation error of the mode", "updates", "%", [("validation error", at, error)], log=True),
+            Panel("bounds on log p(y|I), training", "updates", "nats", bounds),
+            Panel("effective sample size", "updates", "samples", [("ESS", steps, [row["ess"] for row in metrics])]),
+            Panel("glimpse scales, training", "updates", "share", usage, stacked=True),
+        ]
+
+    def look(self, network: AttentionClassifier, dataset: Dataset, count: int) -> Figure:
+        """The modes of the policy on the first examples."""
+        examples = dataset.batch(torch.arange(min(count, len(dataset))))
+        named = [network.head.names[n] for n in examples.answers.tolist()]
+        return _picture(network, examples.images, lambda n, said, p: f"{named[n]} seen as {said} ({p:.0%})")
+
+    def predict(
+        self, network: AttentionClassifier, files: Sequence[Path], options: Options
+    ) -> list[tuple[str, Figure]]:
+        """Not there yet for files of one's own."""
+        raise UserError("this network names classes; only captioners can be asked about image files so far")
+
+
+def _picture(network: AttentionClassifier, images: Any, title: Callable[[int, str, float], str]) -> Figure:
+    from wsram.viewing import draw_glimpses
+
+    with torch.no_grad():
+        looked = network.eval().predict(images)
+    probability, said = looked.outputs.exp().max(-1)
+    pairs = enumerate(zip(said.tolist(), probability.tolist(), strict=True))
+    titles = [title(n, network.head.names[name], p) for n, (name, p) in pairs]
+    heading = f"{network.prediction.glimpses} glimpses, in order; ×k: a glimpse pixel spans k image pixels"
+    return draw_glimpses(list(images), network.prediction.sensor, looked.action, titles, heading=heading)

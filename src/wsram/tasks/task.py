@@ -1,0 +1,101 @@
+"""What every task is to the rest of the program: an entry of one dict, without a state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wsram.data import Batch, Dataset, Spec, Splits
+from wsram.models.rollout import Rollout
+from wsram.runtime import Autocast
+from wsram.tables import Panel, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Update:
+    """One process' share of an update.
+
+    step: its number, from 0.
+    epoch: how often all examples were seen before.
+    generator: for everything drawn.
+    """
+
+    step: int
+    epoch: int
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is measured; what does not fit a task is refused by it.
+
+    samples: sequences that vote, or that a likelihood is estimated from; by default the task's.
+    beam: captions kept for each image while they grow; by default the task's.
+    """
+
+    samples: int | None = None
+    beam: int | None = None
+
+
+class Task(Protocol):
+    """Everything that training, evaluation and pages have to know of what is trained; `config` is of the task's kind.
+
+    name: as the Hugging Face Hub names it.
+    watched: the figure of `validate` that says how good the network is; lower is better.
+    """
+
+    name: str
+    watched: str
+
+    def open(self, config: Any) -> Splits:
+        """The examples; `UserError` if they cannot be had."""
+
+    def fitting(self, network: Any, dataset: Dataset) -> Dataset:
+        """The examples as this network answers; `UserError` if it was made for others."""
+
+    def build(self, config: Any, spec: Spec) -> Any:
+        """The network, freshly initialised from torch's global generator; `UserError` if it does not fit the data."""
+
+    def rollout(self, config: Any, model: nn.Module, batch: Batch, update: Update) -> Rollout[Any, Any]:
+        """Sampled action sequences for examples; `model` is what `build` made, perhaps wrapped."""
+
+    def exploration(self, config: Any, rollout: Rollout[Any, Any]) -> Tensor | float:
+        """Exploration terms to be added to the loss, at full weight; nats."""
+
+    def measures(self, rollout: Rollout[Any, Any]) -> dict[str, Tensor]:
+        """What else to watch at every update: scalars, or vectors of shares; detached."""
+
+    def validate(self, config: Any, network: Any, dataset: Dataset, step: int, autocast: Autocast) -> dict[str, float]:
+        """Figures on validation examples after update `step` of training."""
+
+    def evaluate(self, network: Any, dataset: Dataset, options: Options, autocast: Autocast) -> dict[str, Any]:
+        """All figures of a trained network on examples."""
+
+    def parameter_groups(self, network: Any) -> dict[str, list[nn.Parameter]]:
+        """The network's parameters by what they do, the groups that gradients are compared in."""
+
+    def about(self, config: Any) -> str:
+        """What a run was trained on, in a few words."""
+
+    def table(self, records: Mapping[str, Mapping[str, Any]]) -> Table:
+        """What `evaluate` found, by the name of the set."""
+
+    def headline(self, record: Mapping[str, Any]) -> str:
+        """The one figure of `evaluate` that stands for all."""
+
+    def panels(self, config: Any, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
+        """Training as curves, from the rows of metrics.jsonl."""
+
+    def look(self, network: Any, dataset: Dataset, count: int) -> Figure | None:
+        """Where a network looks at the first examples, or nothing if that takes more than they hold."""
+
+    def predict(self, network: Any, files: Sequence[Path], options: Options) -> list[tuple[str, Figure]]:
+        """For each image file what the network says of it, and a picture of where it looked."""
