@@ -1,1 +1,4 @@
-"""The paper's experiments, each by one command: runs in folders, tables and figures from the runs' files."""
+"""What the package's claims rest on: the paper's experiments, published results, and where an update's time goes.
+
+Not part of the installed package: `python -m experiments COMMAND`, from the root of the repository.
+"""

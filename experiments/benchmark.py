@@ -1,29 +1,40 @@
-"""Where a training step's time goes, as ratios measured side by side: a machine may be noisy, ratios are less so."""
+"""Where an update's time goes, as ratios measured side by side: a machine may be noisy, ratios are less so."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from rich.console import Console
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsram.allocator import keep_freed_memory
-from wsram.config import TrainConfig, to_json
-from wsram.data.scenes import make_scenes, scene_spec
-from wsram.errors import UserError
-from wsram.estimators import estimator
-from wsram.models.build import build_classifier
+from experiments.trials import wherever
+from wsram.config import ClassificationConfig, Config, changed, to_json
+from wsram.data import Dataset
+from wsram.data.mnist import IDX_FILES
+from wsram.errors import UserError, require_at_least
 from wsram.provenance import provenance
-from wsram.tasks.digits import exploration_terms
-from wsram.training import build_optimizer, step_generator
+from wsram.recipes import RECIPES
+from wsram.runs import write_whole
+from wsram.runtime import keep_freed_memory
+from wsram.tasks import TASKS, Update
+from wsram.terminal import Screen
+from wsram.training import build_optimizer, estimation, fade, learning_rate, measures, resolved, step_generator
 
+BENCHMARKED = {name: config for name, config in RECIPES.items() if config.task == "image-classification"}
+"""Recipes whose updates can be timed: those that take glimpses."""
+MADE_UP, DIGITS = "made-up", 4096
+"""The name of data that no disk holds, and how many digits they are; time does not depend on what these show."""
 KINDS = {
     "matrix products": ("mm", "linear", "matmul"),
     "convolutions": ("conv",),
@@ -33,68 +44,95 @@ KINDS = {
 """Parts of the names of torch's operators that tell what they do; the first that fits counts."""
 MATMUL = 1024
 """Side of the square matrices whose product sets the machine's rate."""
+WARM_UP = 2
+"""Updates before the first that counts: they warm caches and kernels up."""
 
 
-def measure_step(config: TrainConfig, *, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Medians of a training step and its parts in milliseconds, its operations, and the machine's matrix-product rate.
+def timed(config: Config) -> Config:
+    """The settings without those that no update's time depends on: where the data are, how long and how fast.
 
-    Digits are noise here, since time does not depend on them. The parts are timed in turn within each repeat, beside
-    the matrix product, so that a slow moment of the machine touches all of them.
+    Of a growing number of glimpses it is the last stage that is timed.
+    """
+    free = {
+        **{"updates": 1, "learning_rate": 0.0, "warmup": 0, "weight_decay": 0.0, "clip": 1.0, "seed": 0},
+        **{"evaluate_every": 1, "patience": 0, "variance_draws": 0},
+        **{"validation": None, "glimpse_growth": 0.0, "choose": False},
+    }
+    sections = (config, config.data, config.schedule)
+    known = {name: value for name, value in free.items() if any(hasattr(section, name) for section in sections)}
+    return changed(wherever(config), **known)
+
+
+def measure_update(config: ClassificationConfig, examples: Dataset, *, repeats: int) -> dict[str, Any]:
+    """Medians of an update and its parts in milliseconds, its operations, and the machine's matrix-product rate.
+
+    It is the last update that training would make, with as many glimpses as that takes. The parts are timed in turn
+    within each repeat, beside the matrix product, so that a slow moment of the machine touches all of them. The
+    caller's random numbers are left as they were.
 
     Args:
-        config: the run whose step is timed.
-        repeats: steps timed.
-        device: where.
+        config: the run whose update is timed, with nothing left to the machine or the data.
+        examples: what it trains on.
+        repeats: updates timed.
 
     Returns:
-        "milliseconds" by part, "operations" of one step (multiplications and additions, forward and backward, of matrix
-        products and convolutions), "matmul_rate" and "step_rate" in operations a second, and "shares" of the forward
-        and backward pass by kind of operator.
+        "milliseconds" by part, "operations" of one update (multiplications and additions, forward and backward, of
+        matrix products and convolutions), "matmul_rate" and "update_rate" in operations a second, and "shares" of the
+        forward and backward pass by kind of operator.
 
     Raises:
-        UserError: fewer than 1 repeat.
+        UserError: fewer than 1 repeat, or an estimator that cannot be trained in this way.
     """
-    if repeats < 1:
-        raise UserError(f"repeats must be at least 1, got {repeats}")
-    spec = scene_spec(config.data.scene)
-    digits = torch.randint(256, (4096, 28, 28), dtype=torch.uint8, device=device)
-    index = torch.arange(config.schedule.batch, device=device) % len(digits)
-    labels = index % 10
-    network = build_classifier(config.model, config.estimator, channels=1, classes=10).to(device)
-    optimizer = build_optimizer(network, config.schedule)
-    sensor = network.prediction.sensor
-    low = torch.bfloat16 if config.schedule.precision == "bf16" else torch.float32
-    square = torch.randn(2, MATMUL, MATMUL, device=device).to(low)
-    shape = (config.estimator.samples, config.schedule.batch)
+    require_at_least(1, repeats=repeats)
+    with torch.random.fork_rng():
+        return _measure(config, examples, repeats)
+
+
+def _measure(config: ClassificationConfig, examples: Dataset, repeats: int) -> dict[str, Any]:
+    schedule, task, estimate_of = config.schedule, TASKS[config.task], estimation(config)
+    AcceleratorState._reset_state()  # else it would keep the precision of the first benchmark of a process
+    accelerator = Accelerator(mixed_precision=schedule.precision)
+    device = accelerator.device
+    torch.manual_seed(schedule.seed)
+    examples = examples.to(device)
+    network = task.build(config, examples.spec)
+    model, optimizer = accelerator.prepare(network, build_optimizer(network, schedule))
+    index = torch.arange(schedule.batch, device=device) % len(examples)
+    step = schedule.updates - 1
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(schedule, step)
+
+    def place() -> Any:
+        return examples.batch(index, 0)
+
+    def forward(batch: Any) -> Tensor:
+        update = Update(step, 0, step_generator(schedule.seed, step, 0, device))
+        rollout = task.rollout(config, model, batch, update)
+        estimate = estimate_of(rollout)
+        _ = measures(estimate) | task.measures(rollout)  # what training watches is part of what an update costs
+        return estimate.loss + fade(schedule, step) * task.exploration(config, rollout)
+
+    def change() -> None:
+        accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimizer.step()
+
+    sensor, batch = network.prediction.sensor, place()
+    pyramid = sensor.pyramid(batch.images)
+    shape = (config.estimator.samples, schedule.batch)
     location = torch.rand(*shape, 2, device=device) * 2 - 1
     scale = torch.randint(len(sensor.scales), shape, device=device)
-    images = make_scenes(digits, index, spec, seed=0).images
-    pyramid = sensor.pyramid(images)
-
-    def forward() -> torch.Tensor:
-        with torch.autocast(device.type, low, enabled=low != torch.float32):
-            rollout = network(
-                images, labels, samples=shape[0], generator=step_generator(0, 0, 0, device),
-                temperature=config.exploration.temperature,
-            )  # fmt: skip
-        estimate = estimator(config.estimator.name)(
-            rollout.log_p_y_glimpses,
-            rollout.log_p_glimpses,
-            rollout.log_q_glimpses,
-            control_variates=config.estimator.control_variates,
-            log_proposal=rollout.log_proposal_glimpses,
-        )
-        return estimate.loss + exploration_terms(config.exploration, rollout.policy)
 
     def cut() -> None:
         for _ in range(config.model.glimpses):
             sensor(pyramid, location, scale)
 
     with FlopCounterMode(display=False) as counter:
-        forward().backward()
+        accelerator.backward(forward(batch))
+    low = torch.bfloat16 if schedule.precision == "bf16" else torch.float32
+    square = torch.randn(2, MATMUL, MATMUL, device=device).to(low)
     spent: dict[str, list[float]] = {}
 
-    def timed(part: str, work: Callable[[], Any]) -> Any:
+    def clock(part: str, work: Callable[[], Any]) -> Any:
         _wait(device)
         began = time.perf_counter()
         result = work()
@@ -102,28 +140,52 @@ def measure_step(config: TrainConfig, *, repeats: int, device: torch.device) -> 
         spent.setdefault(part, []).append(1e3 * (time.perf_counter() - began))
         return result
 
-    for repeat in range(repeats + 2):
-        if repeat == 2:  # the first two warm caches and kernels up
+    for repeat in range(WARM_UP + repeats):
+        if repeat == WARM_UP:
             spent.clear()
-        timed("matmul", lambda: square[0] @ square[1])
-        timed("placement", lambda: make_scenes(digits, index, spec, seed=0))
-        timed("pyramid", lambda: sensor.pyramid(images))
-        timed("glimpses", cut)
+        clock("matmul", lambda: square[0] @ square[1])
+        placed = clock("placement", place)
+        clock("pyramid", lambda: sensor.pyramid(batch.images))
+        clock("glimpses", cut)
         optimizer.zero_grad()
-        loss = timed("forward", forward)
-        timed("backward", loss.backward)
-        timed("optimizer", optimizer.step)
+        loss = clock("forward", lambda: forward(placed))  # noqa: B023, called at once
+        clock("backward", lambda: accelerator.backward(loss))  # noqa: B023
+        clock("optimizer", change)
     median = {part: statistics.median(times) for part, times in spent.items()}
     # The forward pass builds the pyramid and cuts the glimpses itself; placement is all that comes before it.
-    median["step"] = sum(median[part] for part in ("placement", "forward", "backward", "optimizer"))
+    median["update"] = sum(median[part] for part in ("placement", "forward", "backward", "optimizer"))
     operations = counter.get_total_flops()
     return {
         "milliseconds": median,
         "operations": operations,
         "matmul_rate": 2 * MATMUL**3 / median["matmul"] * 1e3,
-        "step_rate": operations / median["step"] * 1e3,
-        "shares": operator_shares(lambda: forward().backward(), device),
+        "update_rate": operations / median["update"] * 1e3,
+        "shares": operator_shares(lambda: accelerator.backward(forward(batch)), device),
     }
+
+
+def open_examples(config: ClassificationConfig) -> tuple[ClassificationConfig, Dataset]:
+    """The settings with every choice made, and the training examples; `UserError` if they cannot be had.
+
+    Made-up digits go through files, so that all is made of them that training makes of any.
+    """
+    task, config = TASKS[config.task], resolved(config)
+    if config.data.source != MADE_UP:
+        splits = task.open(config)
+        return task.choose(config, splits)[0], splits.train
+    generator = torch.Generator().manual_seed(config.schedule.seed)
+    with TemporaryDirectory() as folder:
+        images, labels = (Path(folder, name) for name in IDX_FILES["train"])
+        _write_idx(images, torch.randint(256, (DIGITS, 28, 28), dtype=torch.uint8, generator=generator))
+        _write_idx(labels, (torch.arange(DIGITS) % 10).to(torch.uint8))
+        made_up = changed(config, source=folder, validation=1)
+        splits = task.open(made_up)
+        return changed(task.choose(made_up, splits)[0], source=MADE_UP, validation=None), splits.train
+
+
+def _write_idx(path: Path, values: Tensor) -> None:
+    lengths = b"".join(length.to_bytes(4, "big") for length in values.shape)
+    path.write_bytes(bytes([0, 0, 8, values.ndim]) + lengths + values.numpy().tobytes())
 
 
 def _kind(operator: str) -> str:
@@ -131,19 +193,20 @@ def _kind(operator: str) -> str:
     return next((kind for kind, names in KINDS.items() if any(name in operator for name in names)), "elementwise")
 
 
-def operator_shares(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
-    """Share of a step's time by kind of operator, from torch's profiler over three steps; the shares sum to 1.
+def operator_shares(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Share of the time of some work by kind of operator, from torch's profiler over three turns; they sum to 1.
 
     Args:
-        step: one step.
+        work: what is profiled.
         device: where it runs; on CUDA the kernels' time counts, on the CPU the operators' own.
     """
     cuda = device.type == "cuda"
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler says on the terminal when it starts and stops
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     # All events of the one cycle are kept anyway; said so, since some versions of torch warn about it otherwise.
     with profile(activities=activities, acc_events=True) as profiler:
         for _ in range(3):
-            step()
+            work()
     spent = dict.fromkeys([*KINDS, "elementwise"], 0.0)
     for event in profiler.key_averages():
         spent[_kind(event.key)] += event.self_device_time_total if cuda else event.self_cpu_time_total
@@ -151,50 +214,52 @@ def operator_shares(step: Callable[[], Any], device: torch.device) -> dict[str, 
     return {kind: time / whole for kind, time in spent.items()}
 
 
-def report_benchmark(
-    config: TrainConfig, console: Console, *, repeats: int, save: Path | None = None
+def benchmark(
+    config: ClassificationConfig, screen: Screen, *, repeats: int, save: Path | None = None
 ) -> dict[str, Any]:
-    """Print a step's cost as ratios, with the settings they were measured at; on the CPU, also the allocator's share.
+    """Say what an update costs as ratios, with the settings they are of; on the CPU, the allocator's share too.
 
     Args:
-        config: the run whose step is timed.
-        console: prints there.
-        repeats: steps timed.
+        config: the run whose update is timed; its data may be `MADE_UP`.
+        screen: where it is said.
+        repeats: updates timed.
         save: a JSON file to keep the figures in.
+
+    Raises:
+        UserError: data that cannot be had, as `measure_update`, or a file that cannot be written.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    plain = measure_step(config, repeats=repeats, device=device) if device.type == "cpu" else None
+    config, examples = open_examples(config)
+    plain = None if torch.cuda.is_available() else measure_update(config, examples, repeats=repeats)
     keep_freed_memory()
-    result = measure_step(config, repeats=repeats, device=device)
-    ms = result["milliseconds"]
-    looking = ms["placement"] + ms["pyramid"] + ms["glimpses"]
+    result = measure_update(config, examples, repeats=repeats)
+    ms, shares = result["milliseconds"], result["shares"]
     ratios = {
-        "step_rate_over_matmul_rate": result["step_rate"] / result["matmul_rate"],
-        "placement_and_glimpses_over_step": looking / ms["step"],
+        "update_rate_over_matmul_rate": result["update_rate"] / result["matmul_rate"],
+        "placement_and_glimpses_over_update": (ms["placement"] + ms["pyramid"] + ms["glimpses"]) / ms["update"],
     }
-    console.print(
-        f"{config.schedule.batch} images × {config.estimator.samples} samples × {config.model.glimpses} glimpses, "
-        f"{config.model.encoder} encoder, {config.model.recurrence} recurrence, {config.schedule.precision} precision"
-    )
-    console.print(f"matrix products ({MATMUL}³): {result['matmul_rate'] / 1e9:.0f} GFLOP/s")
-    console.print(f"a step: {ms['step']:.1f} ms for {result['operations'] / 1e9:.2f} GFLOP")
-    for part in ("placement", "forward", "backward", "optimizer"):
-        console.print(f"  {part:10} {ms[part]:6.1f} ms  {ms[part] / ms['step']:4.0%} of the step")
-    console.print(f"  (in forward: pyramid {ms['pyramid']:.1f} ms, glimpses {ms['glimpses']:.1f} ms)")
-    shares = ", ".join(f"{kind} {share:.0%}" for kind, share in result["shares"].items())
-    console.print(f"  forward and backward by kind of operator: {shares}")
-    console.print(f"step's rate / matrix-product rate: {ratios['step_rate_over_matmul_rate']:.2f}")
-    console.print(f"placement and glimpses / step: {ratios['placement_and_glimpses_over_step']:.3f}")
     if plain is not None:
-        ratios["step_with_default_allocator_over_step"] = plain["milliseconds"]["step"] / ms["step"]
-        console.print(f"step with glibc's default / kept memory: {ratios['step_with_default_allocator_over_step']:.2f}")
+        ratios["update_with_default_allocator_over_update"] = plain["milliseconds"]["update"] / ms["update"]
+    screen.say(
+        f"{config.schedule.batch} images × {config.estimator.samples} samples × {config.model.glimpses} glimpses, "
+        f"{config.model.network} glimpse network, {config.model.recurrence} recurrence, precision "
+        f"{config.schedule.precision}"
+    )
+    screen.say(f"matrix products ({MATMUL}³): {result['matmul_rate'] / 1e9:.0f} GFLOP/s")
+    screen.say(f"an update: {ms['update']:.1f} ms for {result['operations'] / 1e9:.2f} GFLOP")
+    for part in ("placement", "forward", "backward", "optimizer"):
+        screen.say(f"  {part:10} {ms[part]:6.1f} ms  {ms[part] / ms['update']:4.0%} of the update")
+    screen.say(f"  (in forward: pyramid {ms['pyramid']:.1f} ms, glimpses {ms['glimpses']:.1f} ms)")
+    by_kind = ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
+    screen.say(f"  forward and backward by kind of operator: {by_kind}")
+    for name, ratio in ratios.items():
+        screen.say(f"{name.replace('_', ' ')}: {ratio:.3f}")
     record = {"ratios": ratios, "measured": result, "provenance": provenance(), "config": json.loads(to_json(config))}
     if save is not None:
         try:
-            save.write_text(json.dumps(record, indent=2) + "\n")
+            write_whole(save, json.dumps(record, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {save} ({error.strerror}); choose another file with --save") from error
-        console.print(f"Saved: {save}")
+        screen.say(f"Saved: {save}")
     return record
 
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-
-from wsram.caption_report import report_caption_evaluation
-from wsram.config import CaptionConfig, EstimatorConfig
-from wsram.errors import UserError
-from wsram.experiments.cells import Cell, record, require_whole, run_cells
-from wsram.experiments.flickr8k_page import CURVE, page
-from wsram.experiments.pages import load, save
+from experiments.flickr8k_page import CURVE, page
+from experiments.pages import load, save
+from experiments.trials import Trial, open_trial, records, require_whole, run_trials
+from wsram.config import CaptioningConfig, EstimatorConfig, changed
+from wsram.errors import require_at_least
+from wsram.evaluate import evaluate
 from wsram.runs import Run
-from wsram.tasks.captions import features_of, load_splits
+from wsram.tasks import TASKS, Options
+from wsram.terminal import Screen
+from wsram.training import resolved
 
-FILES = ("evaluation-dev", "evaluation-test")
+FILES = ("evaluation-validation", "evaluation-test")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CaptionBudget:
     """How much is spent.
 
     name: of the budget.
-    steps: updates of each run, at most: it stops early when the development split gets no better.
+    updates: of each run, at most: it stops early when the validation captions get no likelier.
     seeds: runs of each method, seeds 0, 1, ...
     warmup, evaluate_every, patience: as in `ScheduleConfig`.
     samples: sequences of cells for each caption, M, the same for every method with hard attention.
@@ -36,7 +36,7 @@ class CaptionBudget:
     """
 
     name: str
-    steps: int
+    updates: int
     seeds: int
     warmup: int
     evaluate_every: int
@@ -47,8 +47,7 @@ class CaptionBudget:
     curve: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UserError(f"an experiment needs at least 1 seed, got {self.seeds}")
+        require_at_least(1, seeds=self.seeds)
 
 
 BUDGETS: dict[str, CaptionBudget] = {
@@ -67,50 +66,44 @@ ESTIMATORS: Mapping[str, EstimatorConfig] = {
 """The methods with hard attention, by the names of their folders."""
 
 
-def table_cells(base: CaptionConfig, budget: CaptionBudget) -> list[Cell[CaptionConfig]]:
+def table_trials(base: CaptioningConfig, budget: CaptionBudget) -> list[Trial[CaptioningConfig]]:
     """Every method, all of the first seed before the second."""
-    hard = {name: replace(settings, samples=budget.samples) for name, settings in ESTIMATORS.items()}
-    soft = EstimatorConfig(name="wake-sleep", proposal="policy", control_variates=False, samples=1)
-    cells = []
+    trials = []
     for seed in range(budget.seeds):
-        schedule = replace(
-            base.schedule,
-            steps=budget.steps,
+        of_seed = changed(
+            base,
+            updates=budget.updates,
             warmup=budget.warmup,
             evaluate_every=budget.evaluate_every,
             patience=budget.patience,
             seed=seed,
         )
-        of_seed = replace(base, schedule=schedule)
-        for name, settings in hard.items():
-            cells.append(Cell("table", name, replace(of_seed, estimator=settings)))
-        attention = replace(base.model, attention="soft")
-        cells.append(Cell("table", "soft", replace(of_seed, model=attention, estimator=soft)))
-    return cells
+        for name, settings in ESTIMATORS.items():
+            trials.append(Trial("table", name, changed(of_seed, estimator=replace(settings, samples=budget.samples))))
+        soft = EstimatorConfig("wake-sleep", "policy", control_variates=False, samples=1)
+        trials.append(Trial("table", "soft", changed(of_seed, attention="soft", estimator=soft)))
+    return trials
 
 
-def _measure(budget: CaptionBudget, cell: Cell[CaptionConfig], run: Run[CaptionConfig]) -> None:
-    """Write what is missing into a finished cell's folder; what is there is never measured again."""
-    for split in ("dev", "test"):
-        if not (run.folder / f"evaluation-{split}.json").exists():
-            report_caption_evaluation(
-                run.folder,
-                Console(quiet=True),
-                test=split == "test",
-                samples=budget.likelihood_samples,
-                beam=budget.beam,
-                captions=cell.config.data.captions,
-                features=cell.config.data.features,
-            )
+def _measure(budget: CaptionBudget, trial: Trial[CaptioningConfig], run: Run[CaptioningConfig]) -> None:
+    """Write what is missing into a finished trial's folder; what is there is never measured again."""
+    missing = [name for name in FILES if not (run.folder / f"{name}.json").exists()]
+    if not missing:
+        return
+    trained = open_trial(trial, run)
+    samples = 1 if trial.config.model.attention == "soft" else budget.likelihood_samples
+    for name in missing:
+        test = name.endswith("test")
+        evaluate(trained, Screen(quiet=True), test=test, options=Options(samples, budget.beam))
 
 
-def reproduce(budget: CaptionBudget, base: CaptionConfig, console: Console, *, folder: Path, results: Path) -> Path:
+def reproduce(budget: CaptionBudget, base: CaptioningConfig, screen: Screen, *, folder: Path, results: Path) -> Path:
     """Run what is not finished of the experiment, and make its page.
 
     Args:
         budget: how much is spent.
-        base: data, network and rates; its estimator and the rest of its schedule are replaced.
-        console: says how far it is.
+        base: data, network, rates and precision; its estimator and the rest of its schedule are replaced.
+        screen: says how far it is.
         folder: of the runs.
         results: folder of the page, its figure and the small file they are made from.
 
@@ -118,29 +111,30 @@ def reproduce(budget: CaptionBudget, base: CaptionConfig, console: Console, *, f
         The page.
 
     Raises:
-        UserError: data or features that cannot be had, a cell that failed, a folder that cannot be written or holds
+        UserError: data or features that cannot be had, a trial that failed, a folder that cannot be written or holds
             runs with other settings.
     """
-    features = features_of(base.data, load_splits(base.data))  # a mistake is told once, not by every cell
-    cells = table_cells(base, budget)
-    failures = run_cells(cells, folder, console, lambda cell, run: _measure(budget, cell, run))
-    kept = [record(cell, folder, FILES, CURVE, every_row=True) for cell in cells]
+    task, base = TASKS[base.task], resolved(base)
+    splits = task.open(base)  # a mistake is told once, not by every trial
+    base, _ = task.choose(base, splits)
+    trials = table_trials(base, budget)
+    failures = run_trials(trials, folder, screen, lambda trial, run: _measure(budget, trial, run))
+    kept = records(trials, folder, FILES, lambda trial: CURVE, failures, every_row=True)
     made = {
         "experiment": "flickr8k",
         "budget": dataclasses.asdict(budget),
         "network": dataclasses.asdict(base.model),
         "data": {
-            "encoder": base.data.encoder,
+            "backbone": base.data.backbone,
             "grid": base.data.grid,
-            "cells": features.array.shape[1],
-            "channels": features.array.shape[2],
+            "channels": splits.train.spec.channels,
             "learning_rate": base.schedule.learning_rate,
         },
-        # A cell may be between its last update and its last measurement.
-        "cells": [cell for cell in kept if cell is not None and FILES[-1] in cell],
+        # A trial may be between its last update and its last measurement.
+        "trials": [trial for trial in kept if FILES[-1] in trial],
     }
     written = save(results, made, page)
-    console.print(f"Page: {written}", highlight=False)
+    screen.say(f"Page: {written}")
     require_whole(failures)
     return written
 

@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from rich.console import Console
 
-from wsram.config import EstimatorConfig, ExplorationConfig, Proposal, TrainConfig
-from wsram.data.mnist import load_test
-from wsram.data.scenes import evaluation_scenes, scene_spec
-from wsram.diagnostics import location_coverage, scale_usage
-from wsram.errors import UserError
-from wsram.evaluation import ROWS
-from wsram.experiments.cells import Cell, finished, record, require_whole, run_cells
-from wsram.experiments.mnist_page import CURVE, page
-from wsram.experiments.pages import load, save
+from experiments.mnist_page import CURVE, page
+from experiments.pages import load, read_json, save
+from experiments.trials import Trial, finished, last_row, open_trial, records, require_whole, run_trials
+from wsram.config import ClassificationConfig, EstimatorConfig, ExplorationConfig, Proposal, changed
+from wsram.data.mnist import EMBEDDED
+from wsram.diagnose import diagnose, posterior
+from wsram.errors import UserError, require_at_least
+from wsram.estimators.diagnostics import location_coverage, scale_usage
+from wsram.evaluate import Trained, evaluate
+from wsram.models.classifier import AttentionClassifier
 from wsram.recipes import RECIPES
-from wsram.report import (
-    autocast_of,
-    device_of,
-    load_network,
-    report_diagnosis,
-    report_evaluation,
-    report_posterior,
-)
-from wsram.runs import Run
-from wsram.tasks.digits import load_digits_of, on
+from wsram.runs import Run, write_whole
+from wsram.runtime import autocast
+from wsram.tasks import TASKS, Options
+from wsram.tasks.classification import ROWS
+from wsram.terminal import Screen
+from wsram.training import resolved
 
 Part = Literal["tuning", "table1", "exploration", "credit"]
 Network = Literal["faithful", "best"]
 
-NETWORKS: dict[Network, TrainConfig] = {"faithful": RECIPES["paper"], "best": RECIPES["quarter-hour"]}
+NETWORKS: dict[Network, ClassificationConfig] = {
+    "faithful": cast(ClassificationConfig, RECIPES["paper"]),
+    "best": cast(ClassificationConfig, RECIPES["quarter-hour"]),
+}
 """faithful: the paper's, ReLU recurrence and fully connected glimpses; best: ours, small convolutions."""
 
-FILES = ("evaluation-held-out", "evaluation-test", "diagnosis", "posterior", "looking")
+FILES = ("evaluation-validation", "evaluation-test", "diagnosis", "posterior", "looking")
 MEASURED_LAST = FILES[-1]
 TUNING = "tuning.json"
 
@@ -49,10 +48,10 @@ class MnistBudget:
     """How much is spent.
 
     name: of the budget.
-    steps: updates of each run of Table 1 and of exploration.
-    tuning_steps: updates of each run that a learning rate is chosen by.
+    updates: of each run of Table 1, exploration and credit.
+    tuning_updates: updates of each run that a learning rate is chosen by.
     rates: learning rates to choose from.
-    seeds: runs of each cell, seeds 0, 1, ...
+    seeds: runs of each trial, seeds 0, 1, ...
     batch, warmup, evaluate_every: as in `ScheduleConfig`.
     samples: glimpse sequences for each image, M, the same for every method.
     draws: gradients whose variance is taken, at each evaluation and for the comparison on one network.
@@ -60,8 +59,8 @@ class MnistBudget:
     """
 
     name: str
-    steps: int
-    tuning_steps: int
+    updates: int
+    tuning_updates: int
     rates: tuple[float, ...]
     seeds: int
     batch: int
@@ -72,8 +71,7 @@ class MnistBudget:
     votes: int = 4
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UserError(f"an experiment needs at least 1 seed, got {self.seeds}")
+        require_at_least(1, seeds=self.seeds)
 
 
 BUDGETS: dict[str, MnistBudget] = {
@@ -133,20 +131,19 @@ def _named(method: Method, control_variates: bool) -> str:
 
 
 def _config(
-    base: TrainConfig,
+    base: ClassificationConfig,
     budget: MnistBudget,
     method: Method,
     control_variates: bool,
     heuristics: str,
     rate: float,
     seed: int,
-) -> TrainConfig:
-    settings = EstimatorConfig(
-        name=method.estimator, proposal=method.proposal, control_variates=control_variates, samples=budget.samples
-    )
-    schedule = replace(
-        base.schedule,
-        steps=budget.steps,
+) -> ClassificationConfig:
+    return changed(
+        base,
+        estimator=EstimatorConfig(method.estimator, method.proposal, control_variates, budget.samples),
+        exploration=HEURISTICS[heuristics],
+        updates=budget.updates,
         batch=budget.batch,
         warmup=budget.warmup,
         evaluate_every=budget.evaluate_every,
@@ -154,60 +151,53 @@ def _config(
         seed=seed,
         variance_draws=budget.draws,
     )
-    return replace(base, estimator=settings, exploration=HEURISTICS[heuristics], schedule=schedule)
 
 
-def tuning_cells(base: TrainConfig, budget: MnistBudget) -> list[Cell[TrainConfig]]:
+def tuning_trials(base: ClassificationConfig, budget: MnistBudget) -> list[Trial[ClassificationConfig]]:
     """Short runs of every method at every learning rate, with one seed."""
-    cells = []
+    trials = []
     for method in METHODS:
         for control_variates in (False, True):
             for rate in budget.rates:
                 config = _config(base, budget, method, control_variates, method.heuristics, rate, seed=0)
-                short = replace(
-                    config.schedule,
-                    steps=budget.tuning_steps,
-                    warmup=min(budget.warmup, budget.tuning_steps // 5),
-                    variance_draws=0,
-                )
-                cells.append(
-                    Cell("tuning", f"{_named(method, control_variates)}/{rate:g}", replace(config, schedule=short))
-                )
-    return cells
+                updates = budget.tuning_updates
+                short = changed(config, updates=updates, warmup=min(budget.warmup, updates // 5), variance_draws=0)
+                trials.append(Trial("tuning", f"{_named(method, control_variates)}/{rate:g}", short))
+    return trials
 
 
-def main_cells(
-    base: TrainConfig, budget: MnistBudget, rates: Mapping[str, float], only: Part | None = None
-) -> list[Cell[TrainConfig]]:
+def main_trials(
+    base: ClassificationConfig, budget: MnistBudget, rates: Mapping[str, float], only: Part | None = None
+) -> list[Trial[ClassificationConfig]]:
     """Table 1, exploration and credit, all of the first seed before the second.
 
-    Exploration leaves out the two cells that Table 1 already holds: VAR with all heuristics, WS-RAM without any.
+    Exploration leaves out the two trials that Table 1 already holds: VAR with all heuristics, WS-RAM without any.
     Credit has the learning rate that was tuned without it.
     """
-    cells = []
+    trials = []
     for seed in range(budget.seeds):
         for method in METHODS:
             for control_variates in (False, True):
                 name = _named(method, control_variates)
                 config = _config(base, budget, method, control_variates, method.heuristics, rates[name], seed)
-                cells.append(Cell("table1", name, config))
+                trials.append(Trial("table1", name, config))
         for method in METHODS[:2]:
             rate = rates[_named(method, True)]
-            cells += [
-                Cell("exploration", f"{method.name}-{name}", _config(base, budget, method, True, name, rate, seed))
+            trials += [
+                Trial("exploration", f"{method.name}-{name}", _config(base, budget, method, True, name, rate, seed))
                 for name in HEURISTICS
                 if name != method.heuristics
             ]
         for method in CREDITED:
             rate = rates[f"{method.name.removesuffix('-credit')}-cv"]
-            cells.append(
-                Cell("credit", method.name, _config(base, budget, method, True, method.heuristics, rate, seed))
+            trials.append(
+                Trial("credit", method.name, _config(base, budget, method, True, method.heuristics, rate, seed))
             )
-    return [cell for cell in cells if only in (None, cell.group)]
+    return [trial for trial in trials if only in (None, trial.group)]
 
 
-def choose_rates(cells: Sequence[Cell[TrainConfig]], folder: Path) -> dict[str, float]:
-    """For each method the learning rate with the least held-out error, written to the folder's tuning.json.
+def choose_rates(trials: Sequence[Trial[ClassificationConfig]], folder: Path) -> dict[str, float]:
+    """For each method the learning rate with the least validation error, written to the folder's tuning.json.
 
     Equal errors are told apart by the likelihood. A rate whose run failed is out.
 
@@ -215,23 +205,19 @@ def choose_rates(cells: Sequence[Cell[TrainConfig]], folder: Path) -> dict[str, 
         UserError: all of a method's runs failed.
     """
     found: dict[str, list[dict[str, float]]] = {}
-    for cell in cells:
-        run = cell.run(folder)
-        tried = found.setdefault(cell.name.split("/")[0], [])
+    for trial in trials:
+        run = trial.run(folder)
+        tried = found.setdefault(trial.name.split("/")[0], [])
         if finished(run):
-            last = run.metrics()[-1]
-            tried.append(
-                {"rate": cell.config.schedule.learning_rate}
-                | {name: last[name] for name in ("error_mean_action", "nll_mean_action")}
-            )
+            last = {name: last_row(run)[name] for name in ("error_mode", "nll_mode")}
+            tried.append({"rate": trial.config.schedule.learning_rate} | last)
     for name, tried in found.items():
         if not tried:
             raise UserError(f"no learning rate works for {name}: every run in {folder / 'tuning' / name} failed")
     chosen = {
-        name: min(tried, key=lambda row: (row["error_mean_action"], row["nll_mean_action"]))["rate"]
-        for name, tried in found.items()
+        name: min(tried, key=lambda row: (row["error_mode"], row["nll_mode"]))["rate"] for name, tried in found.items()
     }
-    (folder / TUNING).write_text(json.dumps({"chosen": chosen, "tried": found}, indent=2) + "\n")
+    write_whole(folder / TUNING, json.dumps({"chosen": chosen, "tried": found}, indent=2) + "\n")
     return chosen
 
 
@@ -240,70 +226,79 @@ def read_rates(folder: Path) -> dict[str, float] | None:
     path = folder / TUNING
     if not path.exists():
         return None
+    again = "remove it to choose them again"
+    found = read_json(path, again)
     try:
-        rates = {name: float(rate) for name, rate in json.loads(path.read_text())["chosen"].items()}
+        rates = {name: float(rate) for name, rate in found["chosen"].items()}
         if rates.keys() != {_named(m, cv) for m in METHODS for cv in (False, True)}:
             raise ValueError(f"it names {', '.join(rates)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} holds no learning rates ({error}); remove it to choose them again") from error
+        raise UserError(f"{path} holds no learning rates ({error}); {again}") from error
     return rates
 
 
-def measure_looking(run: Run[TrainConfig], config: TrainConfig) -> dict[str, Any]:
-    """Where a finished network looks, one sequence drawn from its policy for each held-out digit.
+def measure_looking(trained: Trained) -> dict[str, Any]:
+    """Where a network looks, one sequence drawn from its policy for each validation digit.
 
     Returns:
         "scale_usage", the share of glimpses at each scale; "coverage", see `location_coverage`.
     """
-    device = device_of()
-    network = load_network(run).to(device).eval()
-    held_out = on(device, load_digits_of(config)[1])
+    network, digits = cast(AttentionClassifier, trained.network), trained.examples()
+    device = next(network.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
     scales, locations = [], []
-    with torch.no_grad(), autocast_of(config.schedule, device)():
-        for part in torch.arange(len(held_out.labels), device=device).split(ROWS):
-            images = evaluation_scenes(held_out.images, part, scene_spec(config.data.scene)).images
-            action = network.predict(images, samples=1, generator=generator).action
+    with torch.no_grad(), autocast(network.precision, device)():
+        for part in torch.arange(len(digits)).split(ROWS):
+            action = network.predict(digits.batch(part).images, samples=1, generator=generator).action
             scales.append(action.scale.flatten())
             locations.append(action.location.reshape(-1, 2).float())
-    usage = scale_usage(torch.cat(scales), len(config.model.scales))
+    usage = scale_usage(torch.cat(scales), len(network.prediction.sensor.scales))
     return {"scale_usage": usage.tolist(), "coverage": location_coverage(torch.cat(locations))}
 
 
-def _measure(budget: MnistBudget, cell: Cell[TrainConfig], run: Run[TrainConfig]) -> None:
-    """Write what is missing into a finished cell's folder; what is there is never measured again."""
-    quiet = Console(quiet=True)
-    data = run.config.data
-    table1 = cell.group == "table1"
-    for name, wanted in (("held-out", True), ("test", table1 and data.dataset == "mnist")):
-        if wanted and not (run.folder / f"evaluation-{name}.json").exists():
-            report_evaluation(run.folder, quiet, test=name == "test", samples=budget.votes, data_dir=data.data_dir)
-    # One network under every estimator: only so does a ratio of variances compare estimators alone.
-    if cell.name == "ws-ram-q-cv" and not (run.folder / "diagnosis.json").exists():
-        report_diagnosis(
-            run.folder,
-            quiet,
-            samples=budget.samples,
-            batch=budget.batch,
-            draws=budget.draws,
-            data_dir=data.data_dir,
-        )
-    if table1 and not (run.folder / "posterior.json").exists():
-        report_posterior(run.folder, quiet, batch=budget.batch, data_dir=data.data_dir)
-    looking = run.folder / f"{MEASURED_LAST}.json"
-    if not looking.exists():
-        looking.write_text(json.dumps(measure_looking(run, cell.config), indent=2) + "\n")
+def measure(budget: MnistBudget, trial: Trial[ClassificationConfig], run: Run[ClassificationConfig]) -> None:
+    """Write what is missing into a finished trial's folder; what is there is never measured again."""
+    table1 = trial.group == "table1"
+    wanted = {
+        "evaluation-validation": True,
+        "evaluation-test": table1 and trial.config.data.source != EMBEDDED,
+        # One network under every estimator: only so does a ratio of variances compare estimators alone.
+        "diagnosis": trial.name == "ws-ram-q-cv",
+        "posterior": table1,
+        "looking": True,
+    }
+    missing = [name for name in FILES if wanted[name] and not (run.folder / f"{name}.json").exists()]
+    if not missing:
+        return
+    trained, quiet, options = open_trial(trial, run, inference=True), Screen(quiet=True), Options(samples=budget.votes)
+    for name in ("validation", "test"):
+        if f"evaluation-{name}" in missing:
+            evaluate(trained, quiet, test=name == "test", options=options)
+    others: dict[str, Callable[[], Any]] = {
+        "diagnosis": lambda: diagnose(trained, samples=budget.samples, batch=budget.batch, draws=budget.draws),
+        "posterior": lambda: posterior(trained, batch=budget.batch),
+        "looking": lambda: measure_looking(trained),
+    }
+    for name, make in others.items():
+        if name in missing:
+            write_whole(run.folder / f"{name}.json", json.dumps(make(), indent=2) + "\n")
 
 
 def reproduce(
-    budget: MnistBudget, base: TrainConfig, console: Console, *, only: Part | None, folder: Path, results: Path
+    budget: MnistBudget,
+    base: ClassificationConfig,
+    screen: Screen,
+    *,
+    only: Part | None,
+    folder: Path,
+    results: Path,
 ) -> Path:
     """Run what is not finished of the experiments, and make their page.
 
     Args:
         budget: how much is spent.
-        base: data and network; its estimator, exploration and schedule are replaced.
-        console: says how far it is.
+        base: data, network and precision; its estimator, exploration and the rest of its schedule are replaced.
+        screen: says how far it is.
         only: the one part to run; by default all.
         folder: of the runs.
         results: folder of the page, its figures and the small file they are made from.
@@ -312,44 +307,45 @@ def reproduce(
         The page.
 
     Raises:
-        UserError: data that cannot be had, a cell that failed, no learning rates chosen yet, a folder that cannot be
+        UserError: data that cannot be had, a trial that failed, no learning rates chosen yet, a folder that cannot be
             written or holds runs with other settings.
     """
-    load_digits_of(base)  # what is wrong with the data is said once, not by every cell
-    if base.data.dataset == "mnist":
-        load_test("mnist", data_dir=base.data.data_dir, download=base.data.download)
-    tuning = tuning_cells(base, budget)
+    task, base = TASKS[base.task], resolved(base)
+    splits = task.open(base)  # what is wrong with the data is said once, not by every trial
+    base, _ = task.choose(base, splits)
+    if base.data.source != EMBEDDED:
+        splits.open_test()
+    tuning = tuning_trials(base, budget)
     rates = read_rates(folder)
     if rates is None:
         if only not in (None, "tuning"):
             raise UserError(f"no learning rates are chosen in {folder} yet; run without --only, or with --only tuning")
-        run_cells(tuning, folder, console, lambda cell, run: None)
+        run_trials(tuning, folder, screen, lambda trial, run: None)
         rates = choose_rates(tuning, folder)
-    failures = []
+    failures: list[str] = []
     if only != "tuning":
-        failures = run_cells(
-            main_cells(base, budget, rates, only), folder, console, lambda cell, run: _measure(budget, cell, run)
-        )
-    cells = [*tuning, *main_cells(base, budget, rates)]
-    kept = [record(cell, folder, FILES, CURVE if cell.group == "table1" else CURVE[:4]) for cell in cells]
-    # A cell may have been stopped, or be in another process' hands, between its last update and its last measurement.
-    whole = [cell for cell in kept if cell is not None and (cell["group"] == "tuning" or MEASURED_LAST in cell)]
+        wanted = main_trials(base, budget, rates, only)
+        failures = run_trials(wanted, folder, screen, lambda trial, run: measure(budget, trial, run))
+    trials = [*tuning, *main_trials(base, budget, rates)]
+    kept = records(trials, folder, FILES, lambda trial: CURVE if trial.group == "table1" else CURVE[:4], failures)
+    # A trial may have been stopped, or be in another process' hands, between its last update and its last measurement.
+    whole = [trial for trial in kept if trial["group"] == "tuning" or MEASURED_LAST in trial]
     made = {
         "experiment": "mnist",
         "budget": dataclasses.asdict(budget),
         "network": {
             name: getattr(base.model, name)
-            for name in ("recurrence", "encoder", "lower_units", "upper_units", "glimpses", "patch", "scales")
+            for name in ("recurrence", "network", "lower_units", "upper_units", "glimpses", "patch", "scales")
         },
-        "data": {"dataset": base.data.dataset, "scene": base.data.scene},
+        "data": {"source": Path(base.data.source).name, "scene": base.data.scene},
         "heuristics": {name: dataclasses.asdict(weights) for name, weights in HEURISTICS.items()},
         "heuristics_of_table1": {method.name: method.heuristics for method in METHODS},
         "heuristics_of_credit": {method.name: method.heuristics for method in CREDITED},
         "chosen": rates,
-        "cells": whole,
+        "trials": whole,
     }
     written = save(results, made, page)
-    console.print(f"Page: {written}", highlight=False)
+    screen.say(f"Page: {written}")
     require_whole(failures)
     return written
 

@@ -7,15 +7,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from wsram.experiments.mnist_claims import claims
-from wsram.experiments.pages import Record, difference, of, origin, table, updates_to_reach
-from wsram.experiments.published import MNIST_ERROR, VARIANCE_CUT
-from wsram.experiments.statistics import shown
-from wsram.plots import Panel, plot_curves
-from wsram.results import noise_reduction
+from experiments.mnist_claims import claims
+from experiments.pages import Record, difference, of, origin, updates_to_reach
+from experiments.published import MNIST_ERROR, VARIANCE_CUT
+from experiments.statistics import shown
+from wsram.cards import noise_reduction
+from wsram.tables import Panel, Table
+from wsram.viewing import draw_panels, save
 
 GROUPS = ("prediction", "policy", "inference")
-CURVE = ("step", "seconds", "error_mean_action", "nll_mean_action", "ess", *(f"variance_{group}" for group in GROUPS))
+CURVE = ("step", "seconds", "error_mode", "nll_mode", "ess", *(f"variance_{group}" for group in GROUPS))
 """Figures of metrics.jsonl that are kept of a run."""
 
 LABELS = {"var": "VAR", "ws-ram": "WS-RAM", "ws-ram-q": "WS-RAM + q"}
@@ -28,19 +29,19 @@ def page(made: Mapping[str, Any], folder: Path) -> str:
         made: what `reproduce` kept.
         folder: of the page.
     """
-    cells, budget, network, data = made["cells"], made["budget"], made["network"], made["data"]
+    trials, budget, network, data = made["trials"], made["budget"], made["network"], made["data"]
     sections = [
         f"# Translated scaled MNIST: budget {budget['name']}",
-        "Made by `wsram reproduce mnist` from `results.json` beside this page. "
-        f"Scene {data['scene']} of {data['dataset']}; {network['glimpses']} glimpses of {network['patch']} pixels at "
-        f"scales {', '.join(map(str, network['scales']))}; {network['recurrence']} recurrence, {network['encoder']} "
+        "Made by `python -m experiments mnist` from `results.json` beside this page. "
+        f"Scene {data['scene']} of {data['source']}; {network['glimpses']} glimpses of {network['patch']} pixels at "
+        f"scales {', '.join(map(str, network['scales']))}; {network['recurrence']} recurrence, {network['network']} "
         f"glimpse networks, {network['lower_units']} and {network['upper_units']} units; M = {budget['samples']} "
         "samples for every method. A figure is a mean over seeds ± half its 95% interval (Student's t), with the "
         "number of seeds in brackets; one seed has no interval.",
     ]
     parts = (_table1, _curves, _noise, _posterior, _exploration, _credit, _tuning)
-    sections += claims(cells, made)
-    return "\n\n".join([*sections, *(text for part in parts for text in part(cells, made, folder))]) + "\n"
+    sections += claims(trials, made)
+    return "\n\n".join([*sections, *(text for part in parts for text in part(trials, made, folder))]) + "\n"
 
 
 def _label(name: str) -> tuple[str, bool]:
@@ -53,25 +54,25 @@ def _title(name: str) -> str:
     return f"{label}, {'with' if control_variates else 'without'} control variates"
 
 
-def _percents(cells: Sequence[Record], file: str, figure: str) -> list[float]:
+def _percents(trials: Sequence[Record], file: str, figure: str) -> list[float]:
     return [
-        100 * value for cell in cells if file in cell for key, value in cell[file].items() if key.startswith(figure)
+        100 * value for trial in trials if file in trial for key, value in trial[file].items() if key.startswith(figure)
     ]
 
 
-def _names(cells: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(cell["name"] for cell in cells))
+def _names(trials: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(trial["name"] for trial in trials))
 
 
-def _table1(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    ours = of(cells, "table1")
+def _table1(trials: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    ours = of(trials, "table1")
     if not ours:
         return
     yield "## Error"
     rows = []
     for name in _names(ours):
-        seeds = of(cells, "table1", name)
-        test = _percents(seeds, "evaluation-test", "error_mean_action")
+        seeds = of(trials, "table1", name)
+        test = _percents(seeds, "evaluation-test", "error_mode")
         label, control_variates = _label(name)
         published = MNIST_ERROR[label, control_variates].values[0]
         rows.append(
@@ -81,7 +82,7 @@ def _table1(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> I
                 shown(test),
                 shown(_percents(seeds, "evaluation-test", "error_one_sample")),
                 shown(_percents(seeds, "evaluation-test", "error_vote_")),
-                shown(_percents(seeds, "evaluation-held-out", "error_mean_action")),
+                shown(_percents(seeds, "evaluation-validation", "error_mode")),
                 f"{published:.2f}",
                 difference(fmean(test) if test else None, published),
             ]
@@ -93,16 +94,16 @@ def _table1(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> I
         "test error, %",
         "one sample",
         votes,
-        "held-out, %",
+        "validation, %",
         "published",
         "difference",
     ]
-    yield table(header, rows)
-    counted = {cell["evaluation-test"]["digits"] for cell in ours if "evaluation-test" in cell}
+    yield Table("", header, rows).markdown()
+    counted = {trial["evaluation-test"]["examples"] for trial in ours if "evaluation-test" in trial}
     on_test = f"{max(counted):,} test digits" if counted else "no test digits, which this data set does not have"
     yield (
         f"Protocol: {on_test}, one fixed scene each, the network of the last update, measured once; the error is that "
-        "of the mean action, and beside it those of one sampled sequence and of a vote. The difference is ours minus "
+        "of the mode, and beside it those of one sampled sequence and of a vote. The difference is ours minus "
         "published, in points. VAR has all three exploration heuristics on, the others none. Published: "
         f"{'; '.join(dict.fromkeys(figure.source for figure in MNIST_ERROR.values()))}."
     )
@@ -110,57 +111,53 @@ def _table1(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> I
 
 
 def _panel(
-    cells: Sequence[Record], title: str, x: tuple[str, str], y: tuple[str, str], scale: float = 1.0, log: bool = True
+    trials: Sequence[Record], title: str, x: tuple[str, str], y: tuple[str, str], scale: float = 1.0, log: bool = True
 ) -> Panel:
     curves = [
-        (_title(cell["name"]), cell["curve"][x[0]], [scale * value for value in cell["curve"][y[0]]])
-        for cell in cells
-        if y[0] in cell["curve"]
+        (_title(trial["name"]), trial["curve"][x[0]], [scale * value for value in trial["curve"][y[0]]])
+        for trial in trials
+        if y[0] in trial["curve"]
     ]
     return Panel(title, x[1], y[1], curves, log)
 
 
-def _curves(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    ours = of(cells, "table1")
+def _curves(trials: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    ours = of(trials, "table1")
     if not ours:
         return
     updates, seconds = ("step", "updates"), ("seconds", "seconds of training")
-    plot_curves(
-        folder / "curves.png",
-        [_panel(ours, "held-out error, mean action", x, ("error_mean_action", "%"), 100.0) for x in (updates, seconds)]
-        + [_panel(ours, "held-out NLL, mean action", x, ("nll_mean_action", "nats")) for x in (updates, seconds)],
-    )
+    panels = [_panel(ours, "validation error of the mode", x, ("error_mode", "%"), 100.0) for x in (updates, seconds)]
+    panels += [_panel(ours, "validation NLL of the mode", x, ("nll_mode", "nats")) for x in (updates, seconds)]
+    save(draw_panels(panels), folder / "curves.png", replace=True)
     yield "## Curves"
-    yield "![Held-out error and likelihood against updates and seconds](curves.png)"
-    baselines = of(cells, "table1", "var-cv")
+    yield "![Validation error and likelihood against updates and seconds](curves.png)"
+    baselines = of(trials, "table1", "var-cv")
     if not baselines:
         return
-    level = fmean(cell["curve"]["error_mean_action"][-1] for cell in baselines)
+    level = fmean(trial["curve"]["error_mode"][-1] for trial in baselines)
     rows = []
     for name in _names(ours):
-        reached = [updates_to_reach(c["curve"], "error_mean_action", level) for c in of(cells, "table1", name)]
+        reached = [updates_to_reach(c["curve"], "error_mode", level) for c in of(trials, "table1", name)]
         known = [float(step) for step in reached if step is not None]
         rows.append([_title(name), shown(known, 0), f"{len(known)} of {len(reached)}"])
-    yield f"Updates until the held-out error was first at or below VAR's final one, {level:.2%}, at an evaluation:"
-    yield table(["method", "updates", "seeds that reached it"], rows)
+    yield f"Updates until the validation error was first at or below VAR's final one, {level:.2%}, at an evaluation:"
+    yield Table("", ["method", "updates", "seeds that reached it"], rows).markdown()
     yield origin(ours)
 
 
-def _noise(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    ours = of(cells, "table1")
+def _noise(trials: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    ours = of(trials, "table1")
     if not ours:
         return
     x = ("step", "updates")
-    plot_curves(
-        folder / "noise.png",
-        [
-            _panel(ours, "effective sample size, training", x, ("ess", "samples"), log=False),
-            *(
-                _panel(ours, f"gradient variance, {group}", x, (f"variance_{group}", "trace of covariance"))
-                for group in GROUPS
-            ),
-        ],
-    )
+    panels = [
+        _panel(ours, "effective sample size, training", x, ("ess", "samples"), log=False),
+        *(
+            _panel(ours, f"gradient variance, {group}", x, (f"variance_{group}", "trace of covariance"))
+            for group in GROUPS
+        ),
+    ]
+    save(draw_panels(panels), folder / "noise.png", replace=True)
     yield "## Effective sample size and gradient variance"
     yield (
         "![Effective sample size and gradient variance against updates](noise.png)\n\n"
@@ -168,7 +165,7 @@ def _noise(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> It
         "without exploration terms; networks differ, so the curves compare whole methods. The next table compares "
         "estimators alone: all of them on the final network of WS-RAM + q."
     )
-    diagnosed = [cell for cell in ours if "diagnosis" in cell]
+    diagnosed = [trial for trial in ours if "diagnosis" in trial]
     if diagnosed:
         yield _cuts(diagnosed)
         yield (
@@ -179,11 +176,11 @@ def _noise(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> It
         yield origin(diagnosed)
 
 
-def _cuts(cells: Sequence[Record]) -> str:
+def _cuts(trials: Sequence[Record]) -> str:
     found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for cell in cells:
-        plain = {(row["estimator"], row["proposal"]): row for row in cell["diagnosis"] if not noise_reduction(row)}
-        for row in cell["diagnosis"]:
+    for trial in trials:
+        plain = {(row["estimator"], row["proposal"]): row for row in trial["diagnosis"] if not noise_reduction(row)}
+        for row in trial["diagnosis"]:
             way = row["estimator"], row["proposal"]
             if not noise_reduction(row) or way not in plain:
                 continue
@@ -197,94 +194,96 @@ def _cuts(cells: Sequence[Record]) -> str:
         [*way, shown(figures["ess"]), *(shown(figures.get(group, []), 0) for group in GROUPS)]
         for way, figures in found.items()
     ]
-    return table(["estimator", "proposal", "with", "ESS", *(f"cut, {group}, %" for group in GROUPS)], rows)
+    header = ["estimator", "proposal", "with", "ESS", *(f"cut, {group}, %" for group in GROUPS)]
+    return Table("", header, rows).markdown()
 
 
-def _posterior(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    ours = [cell for cell in of(cells, "table1") if "posterior" in cell]
+def _posterior(trials: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    ours = [trial for trial in of(trials, "table1") if "posterior" in trial]
     if not ours:
         return
     yield "## Distance from the posterior"
     rows = []
     for name in _names(ours):
-        of_name = [cell["posterior"] for cell in of(ours, "table1", name)]
+        of_name = [trial["posterior"] for trial in of(ours, "table1", name)]
         kinds = ("policy", "inference")
         rows.append([_title(name), *(shown([p[kind] for p in of_name if kind in p], 3) for kind in kinds)])
-    yield table(["method", "KL to the policy, nats", "KL to the inference network, nats"], rows)
+    yield Table("", ["method", "KL to the policy, nats", "KL to the inference network, nats"], rows).markdown()
     first = ours[0]["posterior"]
     yield (
         "KL from the posterior over glimpse sequences, that of each run's own final network, to what could propose "
-        f"them: means over {first['images']} held-out digits, with {first['samples']} sequences for each standing for "
-        "the posterior. The less there is between the two columns, the less the label tells about where to look."
+        f"them: means over {first['images']} validation digits, with {first['samples']} sequences for each standing "
+        "for the posterior. The less there is between the two columns, the less the label tells about where to look."
     )
     yield origin(ours)
 
 
-def _with_heuristics(cells: Sequence[Record], made: Mapping[str, Any], method: str, heuristics: str) -> list[Record]:
-    """The cells of a method, control variates on: Table 1 holds VAR with all heuristics and the others without any."""
+def _with_heuristics(trials: Sequence[Record], made: Mapping[str, Any], method: str, heuristics: str) -> list[Record]:
+    """The trials of a method, control variates on: Table 1 holds VAR with all heuristics and the others without any."""
     if heuristics == made["heuristics_of_table1"][method]:
-        return of(cells, "table1", f"{method}-cv")
-    return of(cells, "exploration", f"{method}-{heuristics}")
+        return of(trials, "table1", f"{method}-cv")
+    return of(trials, "exploration", f"{method}-{heuristics}")
 
 
-def _exploration(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    if not of(cells, "exploration"):
+def _exploration(trials: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    if not of(trials, "exploration"):
         return
     yield "## Exploration"
     rows, used = [], []
     for method in ("var", "ws-ram"):
         for heuristics in made["heuristics"]:
-            seeds = _with_heuristics(cells, made, method, heuristics)
+            seeds = _with_heuristics(trials, made, method, heuristics)
             used += seeds
-            usage = [" / ".join(f"{share:.0%}" for share in cell["looking"]["scale_usage"]) for cell in seeds]
+            usage = [" / ".join(f"{share:.0%}" for share in trial["looking"]["scale_usage"]) for trial in seeds]
             rows.append(
                 [
                     LABELS[method],
                     heuristics,
-                    shown(_percents(seeds, "evaluation-held-out", "error_mean_action")),
+                    shown(_percents(seeds, "evaluation-validation", "error_mode")),
                     "; ".join(usage) or "—",
-                    shown([100 * cell["looking"]["coverage"] for cell in seeds], 0),
+                    shown([100 * trial["looking"]["coverage"] for trial in seeds], 0),
                 ]
             )
     weights = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in made["heuristics"]["all"].items())
     scales = " / ".join(f"×{scale}" for scale in made["network"]["scales"])
-    yield table(["method", "heuristics", "held-out error, %", f"glimpses at {scales}, by seed", "coverage, %"], rows)
+    yield Table(
+        "", ["method", "heuristics", "validation error, %", f"glimpses at {scales}, by seed", "coverage, %"], rows
+    ).markdown()
     yield (
-        "All with control variates; error of the mean action. Scales and coverage are of one sequence drawn from the "
-        "policy for each held-out digit; coverage is 100% when every part of an 8 by 8 grid gets as many glimpses, and "
-        f"1.6% when one part gets all. The weights, ours: {weights}."
+        "All with control variates; error of the mode. Scales and coverage are of one sequence drawn from the "
+        "policy for each validation digit; coverage is 100% when every part of an 8 by 8 grid gets as many glimpses, "
+        f"and 1.6% when one part gets all. The weights, ours: {weights}."
     )
     yield origin(used)
 
 
-def _credit(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    if not of(cells, "credit"):
+def _credit(trials: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    if not of(trials, "credit"):
         return
     yield "## Credit for single glimpses"
     rows, used = [], []
     for name, heuristics in made["heuristics_of_credit"].items():
         method = name.removesuffix("-credit")
         for credit, seeds in (
-            ("no", _with_heuristics(cells, made, method, heuristics)),
-            ("yes", of(cells, "credit", name)),
+            ("no", _with_heuristics(trials, made, method, heuristics)),
+            ("yes", of(trials, "credit", name)),
         ):
             used += seeds
-            figures = [cell["evaluation-held-out"] for cell in seeds]
+            figures = [trial["evaluation-validation"] for trial in seeds]
             rows.append(
                 [
                     LABELS[method],
                     heuristics,
                     credit,
-                    shown(_percents(seeds, "evaluation-held-out", "error_mean_action")),
-                    shown(_percents(seeds, "evaluation-held-out", "error_one_sample")),
-                    shown(_percents(seeds, "evaluation-held-out", "error_vote_")),
+                    shown(_percents(seeds, "evaluation-validation", "error_mode")),
+                    shown(_percents(seeds, "evaluation-validation", "error_one_sample")),
+                    shown(_percents(seeds, "evaluation-validation", "error_vote_")),
                     shown([found["nll_one_sample"] for found in figures], 3),
                 ]
             )
     votes = f"vote of {made['budget']['votes']}"
-    yield table(
-        ["method", "heuristics", "credit", "held-out error, %", "one sample", votes, "NLL of one sample, nats"], rows
-    )
+    header = ["method", "heuristics", "credit", "validation error, %", "one sample", votes, "NLL of one sample, nats"]
+    yield Table("", header, rows).markdown()
     yield (
         "Ours, beyond the paper: control variates that know each glimpse's own past, everything else as without "
         "credit, the learning rate included."
@@ -292,8 +291,8 @@ def _credit(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> I
     yield origin(used)
 
 
-def _tuning(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    ours = of(cells, "tuning")
+def _tuning(trials: Sequence[Record], made: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    ours = of(trials, "tuning")
     if not ours:
         return
     yield "## Learning rates"
@@ -302,13 +301,13 @@ def _tuning(cells: Sequence[Record], made: Mapping[str, Any], folder: Path) -> I
     for name, chosen in made["chosen"].items():
         row = [_title(name)]
         for rate in rates:
-            tried = of(cells, "tuning", f"{name}/{rate:g}")
-            error = f"{100 * tried[0]['curve']['error_mean_action'][-1]:.2f}" if tried else "failed"
+            tried = of(trials, "tuning", f"{name}/{rate:g}")
+            error = f"{100 * tried[0]['curve']['error_mode'][-1]:.2f}" if tried else "failed"
             row.append(f"**{error}**" if rate == chosen else error)
         rows.append(row)
-    yield table(["method", *(f"{rate:g}" for rate in rates)], rows)
+    yield Table("", ["method", *(f"{rate:g}" for rate in rates)], rows).markdown()
     yield (
-        "Held-out error (%) of short runs at each peak learning rate; the least, by likelihood if equal, is in bold "
+        "Validation error (%) of short runs at each peak learning rate; the least, by likelihood if equal, is in bold "
         "and is what the method is trained with above. No test digit took part."
     )
     yield origin(ours)

@@ -1,30 +1,18 @@
-"""Pages of results: tables in Markdown, made from one JSON file that is small enough to keep in a repository."""
+"""Pages of results: text and figures made from one JSON file that is small enough to keep in a repository."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wsram.errors import UserError
+from wsram.runs import read_text, write_whole
 
 RESULTS, PAGE = "results.json", "index.md"
 
 Record = Mapping[str, Any]
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table.
-
-    Example:
-        >>> print(table(["method", "error"], [["VAR", "2.0"]]))
-        | method | error |
-        | --- | --- |
-        | VAR | 2.0 |
-    """
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def difference(ours: float | None, published: float | None, digits: int = 2) -> str:
@@ -38,7 +26,7 @@ def difference(ours: float | None, published: float | None, digits: int = 2) -> 
 
 
 def origin(records: Sequence[Record]) -> str:
-    """The line that stands beside a table: command, commit, machine, seeds, updates, samples and batch of its cells."""
+    """The line that stands beside a table: command, commit, machine, precision, seeds and budget of its trials."""
 
     def every(value: Callable[[Record], Any], style: str = "{}") -> str:
         return ", ".join(style.format(one) for one in sorted({value(r) for r in records}))
@@ -48,15 +36,15 @@ def origin(records: Sequence[Record]) -> str:
 
     return (
         f"Made by {made('command', '`{}`')}; commit {made('commit')}; {made('machine')}; torch {made('torch')}; "
-        f"seeds {every(lambda r: r['seed'])}; updates {every(lambda r: r['updates'], '{:,}')}; "
-        f"samples {every(lambda r: r['samples'])}; batch {every(lambda r: r['batch'])}; "
-        f"training seconds of a run {min(r['seconds'] for r in records):.0f} to "
+        f"precision {every(lambda r: r['precision'])}; seeds {every(lambda r: r['seed'])}; "
+        f"updates {every(lambda r: r['updates'], '{:,}')}; samples {every(lambda r: r['samples'])}; "
+        f"batch {every(lambda r: r['batch'])}; training seconds of a run {min(r['seconds'] for r in records):.0f} to "
         f"{max(r['seconds'] for r in records):.0f}."
     )
 
 
 def of(records: Sequence[Record], group: str, name: str | None = None) -> list[Record]:
-    """The cells of a group, or of one name in it, all seeds."""
+    """The trials of a group, or of one name in it, all seeds."""
     return [r for r in records if r["group"] == group and name in (None, r["name"])]
 
 
@@ -72,20 +60,26 @@ def updates_to_reach(curve: Mapping[str, Sequence[float]], figure: str, level: f
 
 
 def save(results: Path, made: Mapping[str, Any], page: Callable[[Mapping[str, Any], Path], str]) -> Path:
-    """Write the small file and the page that is made from it; `UserError` if the folder cannot be written.
+    """Write the small file and the page that is made from it, each of them whole or not at all.
 
     Args:
         results: folder of both, made if it is not there.
         made: everything the page is made from.
         page: makes the page's text, and its figures in the folder it is given.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
+    # One trial to a line: small, and a change of one is a change of one line.
+    head = {key: value for key, value in made.items() if key != "trials"}
+    trials = ",\n".join(json.dumps(trial) for trial in made["trials"])
     try:
         results.mkdir(parents=True, exist_ok=True)
-        # One cell to a line: small, and a change of one is a change of one line.
-        head = {key: value for key, value in made.items() if key != "cells"}
-        cells = ",\n".join(json.dumps(cell) for cell in made["cells"])
-        (results / RESULTS).write_text(f'{json.dumps(head)[:-1]}, "cells": [\n{cells}\n]}}\n')
-        (results / PAGE).write_text(page(load(results), results))
+        write_whole(results / RESULTS, f'{json.dumps(head)[:-1]}, "trials": [\n{trials}\n]}}\n')
+        write_whole(results / PAGE, page(load(results), results))
     except OSError as error:
         raise UserError(f"cannot write {results} ({error.strerror}); choose another folder with --results") from error
     return results / PAGE
@@ -93,13 +87,17 @@ def save(results: Path, made: Mapping[str, Any], page: Callable[[Mapping[str, An
 
 def load(results: Path) -> dict[str, Any]:
     """The small file of a folder of results; `UserError` if it is missing or is none."""
-    path = results / RESULTS
+    again = "run the experiment without --from-files"
+    made = read_json(results / RESULTS, again)
+    if not isinstance(made, dict) or not {"experiment", "budget", "trials"} <= made.keys():
+        raise UserError(f"{results / RESULTS}: expected experiment, budget and trials, got others; {again}")
+    return made
+
+
+def read_json(path: Path, otherwise: str) -> Any:
+    """What a JSON file holds; `UserError` says why it cannot be read, and `otherwise`."""
+    text = read_text(path, otherwise)
     try:
-        made = json.loads(path.read_text())
-        if not {"experiment", "budget", "cells"} <= made.keys():
-            raise ValueError("expected experiment, budget and cells")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"cannot read results from {path} ({error}); run the experiment without --from-files"
-        ) from error
-    return dict(made)
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {otherwise}") from error

@@ -1,201 +1,176 @@
 """Published results: tables made from the files of runs, never typed in.
 
-A folder of results holds one folder for each published run, without its checkpoints. The results page, and the summary
-in the README, are made from them. What a figure needs beside it (command, seed, commit, machine, protocol) is read from
-the same files.
+A folder of results holds one folder for each published run, without its networks and without a path of the machine it
+was made on. The results page, and the summary in the README, are made from them. What a figure needs beside it
+(command, seed, commit, machine, protocol) is read from the same files.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsram.config import CaptionConfig
+from experiments.benchmark import timed
+from experiments.pages import read_json
+from experiments.trials import wherever
+from wsram.cards import EVALUATIONS, PICTURES, describe, without_paths, without_places
+from wsram.config import Config, changed, from_json, to_json
 from wsram.errors import UserError
-from wsram.runs import open_run
+from wsram.models.pretrained import network_folder
+from wsram.runs import SETTINGS, Run, flush, load_state, read_text, write_whole
+from wsram.tables import Table
+from wsram.tasks import TASKS
 
-KEPT = (
-    "config.json",
-    "provenance.json",
-    "metrics.jsonl",
-    "evaluation-held-out.json",
-    "evaluation-dev.json",
-    "evaluation-test.json",
-    "diagnosis.json",
-    "posterior.json",
-    "benchmark.json",
-    "glimpses.png",
-    "training.png",
-)
-BEGIN, END = "<!-- made by `wsram results`: begin -->", "<!-- made by `wsram results`: end -->"
+BEGIN = "<!-- made by `python -m experiments results`: begin -->"
+END = "<!-- made by `python -m experiments results`: end -->"
+PROVENANCE, BENCHMARK = "provenance.json", "benchmark.json"
+FIGURES = (*EVALUATIONS.values(), "diagnosis.json", "posterior.json", BENCHMARK)
 
 
-def add_run(folder: Path, into: Path) -> Path:
-    """Copy what is small enough to keep of a run into a folder of results; `UserError` if there is no run to copy."""
-    open_run(folder)
-    target = into / folder.resolve().name
-    target.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, target / name)
-    return target
+def add_runs(folders: Sequence[Path], into: Path, *, replace: bool = False) -> list[Path]:
+    """Publish runs, each in place of what was published of it before, whole; all of them or, if one is refused, none.
+
+    Args:
+        folders: of the runs.
+        into: folder of results.
+        replace: whether a run may take the place of another one that is published under its name.
+
+    Returns:
+        Where they are published.
+
+    Raises:
+        UserError: a folder without a trained run, figures of another update or of other settings, a name that another
+            run has, or a place that cannot be written.
+    """
+    whole: dict[Path, dict[str, bytes]] = {}
+    for folder in folders:
+        target, files = into / folder.resolve().name, _publishable(folder)
+        if target.exists() and not (target / SETTINGS).exists():
+            raise UserError(f"{target} holds something else than a published run; rename {folder}")
+        there = {name: _bytes(target / name) for name in (SETTINGS, PROVENANCE)} if target.exists() else None
+        there = whole.get(target, there)
+        if there is not None and not replace and _identity(there) != _identity(files):
+            raise UserError(f"{target} holds another run than {folder}; rename the run, or say --replace")
+        whole[target] = files
+    for target, files in whole.items():
+        try:
+            _put(target, files)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {target} ({error.strerror}); make room or choose another --folder"
+            ) from error
+    return list(whole)
+
+
+def _publishable(folder: Path) -> dict[str, bytes]:
+    """The files of a run that are published, by name."""
+    run = Run.open(folder)
+    step = load_state(network_folder(folder))["step"]
+    texts = {SETTINGS: to_json(without_places(run.config))}
+    if made := _json(folder / PROVENANCE):
+        texts[PROVENANCE] = json.dumps(made | {"command": without_paths(made["command"])}, indent=2) + "\n"
+    for name in FIGURES:
+        found = _json(folder / name)
+        if found is None:
+            continue
+        if name in EVALUATIONS.values() and found["step"] != step:
+            raise UserError(
+                f"{folder / name} is of update {found['step']:,}, the network of {step:,}; evaluate the run again first"
+            )
+        if name == BENCHMARK and timed(from_json(json.dumps(found.get("config")), folder / name)) != timed(run.config):
+            raise UserError(f"{folder / name} is of other settings than the run; remove it or make it again")
+        texts[name] = json.dumps(found, indent=2) + "\n"
+    pictures = {name: content for name in PICTURES if (content := _bytes(folder / name))}
+    return {name: text.encode() for name, text in texts.items()} | pictures
+
+
+def _identity(files: Mapping[str, bytes]) -> tuple[Any, Config]:
+    """What tells a run from others: how it began, and its settings but for those that may change as it goes on."""
+    began = json.loads(files.get(PROVENANCE) or b"null")
+    return began, changed(wherever(from_json(files[SETTINGS].decode(), SETTINGS)), updates=1)
+
+
+def _put(target: Path, files: dict[str, bytes]) -> None:
+    """Replace a folder: it is built beside, and the old one stays until that is whole."""
+    partial, old = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "old"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+            flush(partial / name)
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+    except OSError:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_page(page: Path, results: Path) -> None:
     """Write the tables of all runs in `results` into `page`, between the two marks it must already hold.
 
     Raises:
-        UserError: the page is missing or has no marks.
+        UserError: the page is missing, has no marks or cannot be written.
     """
-    _between_marks(page, "\n\n".join(section(folder, page.parent) for folder in _published(results)))
+    sections = (f"### {folder.name}\n\n{describe(folder, page.parent)}" for folder in _published(results))
+    _between_marks(page, "\n\n".join(sections))
 
 
 def write_summary(page: Path, results: Path) -> None:
-    """Write one row for each run in `results` that was measured on a test set into `page`, as `write_page` does.
-
-    Raises:
-        UserError: the page is missing or has no marks.
-    """
+    """Write one row for each run in `results` that was measured on a test set into `page`, as `write_page` does."""
     rows = []
     for folder in _published(results):
-        found, made = _read(folder / "evaluation-test.json"), _read(folder / "provenance.json")
+        found, made = _json(folder / EVALUATIONS["test"]), _json(folder / PROVENANCE)
         if found and made:
-            if "error_mean_action" in found:
-                figure = (
-                    f"{_percent(found['error_mean_action'])} test error, mean action, "
-                    f"{found['training_seconds']:.0f} s of training ({made['machine']})"
-                )
-            else:
-                way, scores = [(key, value) for key, value in found.items() if isinstance(value, dict)][-1]
-                bleu = " / ".join(f"{value:.1f}" for value in scores["papers"]["bleu"])
-                figure = f"BLEU-1 to 4 on test: {bleu} ({way.replace('_', ' ')}, protocol papers)"
-            rows.append(f"| `{made['command']}` | {figure} |")
-    _between_marks(page, "\n".join(["| command | figure |", "| --- | --- |", *rows]))
+            config = from_json(read_text(folder / SETTINGS, "restore it"), folder / SETTINGS)
+            seconds = f"{found['training_seconds']:.0f} s, " if "training_seconds" in found else ""
+            rows.append([f"`{made['command']}`", TASKS[config.task].headline(found), f"{seconds}{made['machine']}"])
+    _between_marks(page, Table("", ["command", "on the test set", "training"], rows).markdown())
 
 
-def _published(results: Path) -> list[Path]:
-    return sorted(path.parent for path in results.glob("*/config.json"))
+def check_marks(page: Path) -> tuple[str, str]:
+    """What stands before and after the marks of a page; `UserError` if it is missing or has none."""
+    text = read_text(page, "name a page that is there") if page.exists() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"{page} must exist and hold the two lines {BEGIN} and {END}; name another page")
+    return before, after
 
 
 def _between_marks(page: Path, content: str) -> None:
-    if not page.exists() or not (BEGIN in (text := page.read_text()) and END in text):
-        raise UserError(f"{page} must exist and hold the two lines {BEGIN} and {END}; name another page")
-    before, rest = text.split(BEGIN, 1)
-    page.write_text(f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END, 1)[1]}")
+    before, after = check_marks(page)
+    try:
+        write_whole(page, f"{before}{BEGIN}\n\n{content}\n\n{END}{after}")
+    except OSError as error:
+        raise UserError(f"cannot write {page} ({error.strerror}); it is left as it was") from error
 
 
-def section(folder: Path, base: Path) -> str:
-    """Everything that the files of one run say, as Markdown; pictures are linked from the folder `base`."""
-    config = open_run(folder).config
-    if isinstance(config, CaptionConfig):
-        data, figures = f"captions on {config.data.encoder}, {config.data.grid}×{config.data.grid} cells", _captions
-    else:
-        data, figures = f"scene {config.data.scene} of {config.data.dataset}", _errors
-    made = _read(folder / "provenance.json")
-    lines = [f"### {folder.name}", ""]
-    if made:
-        lines += [
-            f"`{made['command']}`",
-            "",
-            f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
-            f"seed {config.schedule.seed}; {data}.",
-            "",
-        ]
-    lines += figures(folder)
-    diagnosis = _read(folder / "diagnosis.json")
-    if diagnosis:
-        lines += _diagnosis(diagnosis)
-    posterior = _read(folder / "posterior.json")
-    if posterior:
-        names = {"policy": "to the policy", "inference": "to the inference network"}
-        each = [f"{said} {posterior[name]:.4f}" for name, said in names.items() if name in posterior]
-        lines += [
-            f"KL from the posterior (in its place, {posterior['samples']} samples for each of {posterior['images']} "
-            f"held-out images), nats: {', '.join(each)}.",
-            "",
-        ]
-    benchmark = _read(folder / "benchmark.json")
-    if benchmark:
-        lines += ["| ratio of a training step | |", "| --- | --- |"]
-        lines += [f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in benchmark["ratios"].items()]
-        shares = benchmark["measured"]["shares"].items()
-        lines += [f"| {kind} over forward and backward | {share:.3f} |" for kind, share in shares]
-        lines += [""]
-    for picture in ("glimpses.png", "training.png"):
-        if (folder / picture).exists():
-            lines += [
-                f"![{picture.removesuffix('.png')} of {folder.name}]({os.path.relpath(folder / picture, base)})",
-                "",
-            ]
-    return "\n".join(lines).rstrip()
+def _published(results: Path) -> list[Path]:
+    """The folders of published runs, by name; hidden ones were being replaced when that was stopped."""
+    return sorted(path.parent for path in results.glob(f"*/{SETTINGS}") if not path.parent.name.startswith("."))
 
 
-def _errors(folder: Path) -> list[str]:
-    rows = []
-    for name in ("held-out", "test"):
-        found = _read(folder / f"evaluation-{name}.json")
-        if found:
-            vote = next(key for key in found if key.startswith("error_vote_"))
-            rows.append(
-                f"| {name} | {found['digits']:,} | {found['step']:,} | {found['training_seconds']:.0f} | "
-                f"{_percent(found['error_mean_action'])} | {_percent(found['error_one_sample'])} | "
-                f"{_percent(found[vote])} ({vote.removeprefix('error_vote_')}) |"
-            )
-    head = "| digits | number | updates | seconds of training | mean action | one sample | vote (samples) |"
-    return [head, "| --- | --- | --- | --- | --- | --- | --- |", *rows, ""] if rows else []
+def _json(path: Path) -> Any:
+    """What a file of a run holds, or nothing; a link, which might lead to what is not the run's, is nothing."""
+    return read_json(path, "restore it") if _own(path) else None
 
 
-def _captions(folder: Path) -> list[str]:
-    rows = []
-    for name in ("dev", "test"):
-        found = _read(folder / f"evaluation-{name}.json") or {}
-        for way, scores in ((key, value) for key, value in found.items() if isinstance(value, dict)):
-            for protocol, score in scores.items():
-                cells = " | ".join(f"{value:.1f}" for value in score["bleu"])
-                escaped = score["signature"].replace("|", "\\|")  # else it would end the table's cell
-                rows.append(
-                    f"| {name} | {way.replace('_', ' ')} | {protocol} | {cells} | {score['length_ratio']:.2f} | "
-                    f"{found['nll_word']:.3f} | `{escaped}` |"
-                )
-    head = "| split | captions | protocol | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | length | nats a word | signature |"
-    return [head, "| --- " * 10 + "|", *rows, ""] if rows else []
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if _own(path) else b""
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); restore it") from error
 
 
-def noise_reduction(row: Mapping[str, Any]) -> str:
-    """By what means the gradient of a diagnosis' row is less noisy than the plain estimator's; empty if it is plain."""
-    means = {
-        "control variates": row["control_variates"],
-        # Diagnoses made before there were these have none of them.
-        "last scale summed over": row.get("sum_scale"),
-        "dreams alone for q": row.get("sleep"),
-    }
-    return ", ".join(name for name, used in means.items() if used)
-
-
-def _diagnosis(rows: list[dict[str, Any]]) -> list[str]:
-    groups = list(rows[-1]["gradient"])
-    lines = [
-        f"Effective sample size of {rows[0]['samples']} samples and gradient variance (trace of the covariance of "
-        f"{rows[0]['draws']} gradients on one batch of {rows[0]['batch']} held-out images):",
-        "",
-        "| estimator | proposal | with | ESS | " + " | ".join(f"variance, {g}" for g in groups) + " |",
-        "| --- " * (4 + len(groups)) + "|",
-    ]
-    for row in rows:
-        variances = [f"{row['gradient'][g]['variance']:.3g}" if g in row["gradient"] else "" for g in groups]
-        kept = noise_reduction(row) or "—"
-        cells = [row["estimator"], row["proposal"], kept, f"{row['ess']:.2f}", *variances]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
-
-
-def _percent(share: float) -> str:
-    return f"{share:.2%}"
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else None
+def _own(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()

@@ -6,20 +6,31 @@ Importing this module needs the captions extra.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
 
-from wsram.models.encoder import Encoder
+from wsram.config import (
+    CaptionData,
+    CaptionerConfig,
+    CaptioningConfig,
+    EstimatorConfig,
+    ScheduleConfig,
+    changed,
+)
+from wsram.data.captioned import make_features
+from wsram.models.backbone import Backbone
+from wsram.terminal import Screen
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 COUNTS = {"train": 48, "dev": 12, "test": 8}
 GRID, SIDE = 7, 14
 
 
-def encoder(name: str = "efficientnet-lite2", grid: int = GRID) -> Encoder:
-    """Means over the cells, under the name of the default encoder, which these tests need not load."""
-    return Encoder(name, Means(), grid=grid, channels=3, resolution=SIDE, mean=(0, 0, 0), std=(255.0, 255.0, 255.0))
+def backbone(name: str = "efficientnet-lite2", grid: int = GRID) -> Backbone:
+    """Means over the cells, under the name of the default backbone, which these tests need not load."""
+    return Backbone(name, Means(), grid=grid, channels=3, resolution=SIDE, mean=(0, 0, 0), std=(255.0, 255.0, 255.0))
 
 
 class Means(nn.Module):
@@ -29,7 +40,7 @@ class Means(nn.Module):
 
 def write_world(root: Path) -> Path:
     """Write a folder in Flickr8k's layout."""
-    (root / "Flicker8k_Dataset").mkdir()
+    (root / "Flicker8k_Dataset").mkdir(parents=True)
     (root / "Flickr8k_text").mkdir()
     lines, n = [], 0
     for split, count in COUNTS.items():
@@ -48,12 +59,17 @@ def write_world(root: Path) -> Path:
     return root
 
 
-def words(world: Path, features: Path, *more: str, steps: int = 8) -> list[str]:
-    small = "--embedding 16 --units 24 --attention-units 12 --dropout 0.1 --min-count 2 --samples 3 --batch 16"
-    timing = f"--steps {steps} --warmup 2 --evaluate-every 4 --learning-rate 0.01 --precision no"
-    return [
-        *("train-captions", "--captions", str(world), "--features", str(features)),
-        *small.split(),
-        *timing.split(),
-        *more,
-    ]
+def tiny_captions(world: Path, features: Path, **changes: Any) -> CaptioningConfig:
+    """A run of 6 updates, evaluated after every other one, on the captions in a folder."""
+    small = CaptioningConfig(
+        data=CaptionData(str(world), features=features, min_count=2),
+        model=CaptionerConfig(embedding=16, units=24, attention_units=12, dropout=0.1),
+        estimator=EstimatorConfig(samples=3),
+        schedule=ScheduleConfig(updates=6, batch=16, learning_rate=0.01, warmup=2, precision="no", evaluate_every=2),
+    )
+    return changed(small, **changes)
+
+
+def write_features(config: CaptioningConfig) -> None:
+    """Extract the features that a run's settings name, with `backbone`."""
+    make_features(config.data, backbone(), Screen(quiet=True))

@@ -1,4 +1,4 @@
-"""What every test shares: checked annotations, one seed, few threads, and where MNIST and Flickr8k are."""
+"""What every test shares: checked annotations, one seed, few threads, small finished runs, and where real data are."""
 
 from __future__ import annotations
 
@@ -31,6 +31,55 @@ MNIST_FILES = tuple(
 def _seed() -> None:
     """No test depends on those that ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of made-up digits in the format of MNIST, which no test writes into."""
+    from tests.tiny import write_digits
+
+    return write_digits(tmp_path_factory.mktemp("data") / "digits")
+
+
+@pytest.fixture(scope="session")
+def digit_run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """A finished run on `digits`; a test that writes into it takes a copy."""
+    from tests.tiny import tiny_config, trained
+
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    trained(folder, tiny_config(digits))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of made-up captioned images in Flickr8k's layout, which no test writes into."""
+    pytest.importorskip("PIL", reason="images need the captions extra")
+    pytest.importorskip("sacrebleu", reason="scores need the captions extra")
+    from tests.caption_world import write_world
+
+    return write_world(tmp_path_factory.mktemp("data") / "world")
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
+    """The features of all images of `world`, which no test writes into."""
+    from tests.caption_world import tiny_captions, write_features
+
+    folder = tmp_path_factory.mktemp("features") / "cache"
+    write_features(tiny_captions(world, folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def caption_run(tmp_path_factory: pytest.TempPathFactory, world: Path, features: Path) -> Path:
+    """A finished run on `world`, long enough to learn its colours; a test that writes into it takes a copy."""
+    from tests.caption_world import tiny_captions
+    from tests.tiny import trained
+
+    folder = tmp_path_factory.mktemp("runs") / "captions"
+    trained(folder, tiny_captions(world, features, name="wake-sleep-credit", updates=240, evaluate_every=40))
+    return folder
 
 
 @pytest.fixture(scope="session")

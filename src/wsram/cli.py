@@ -1,34 +1,23 @@
-"""The command line: `wsram COMMAND`; `COMMANDS` lists them. Words to calls, and nothing else.
-
-A mistake of the user's ends in one line and exit code 2; anything else that goes wrong is a defect and keeps its
-traceback.
-"""
+"""The command line: `wsram COMMAND`; `COMMANDS` lists them. Words to calls, and nothing else."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, get_origin
+from typing import Annotated, Any, Generic
 
 import tyro
 
-from wsram import __version__
+from wsram import __version__, asking
 from wsram.config import C, CaptionData, ClassificationConfig, Config
 from wsram.errors import UserError
-from wsram.provenance import commanded
+from wsram.launch import Commands, choose, launch, unframed
 from wsram.recipes import RECIPES
 from wsram.terminal import Screen
 
 DEFAULT_RECIPE = "quarter-hour"
-
-Commands = dict[str, tuple[type[Any], Callable[[Any, Screen], None]]]
-"""For each command, by name, the type of its arguments and what runs it."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +68,6 @@ class Evaluate:
     """Folder of a captioner's features, where it has moved."""
     save: Path | None = None
     """JSON file to keep the figures in; by default evaluation-SET.json in a run's folder."""
-
-
-@dataclass(frozen=True)
-class Predict:
-    """Say what images show, and draw where the network looked."""
-
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files."""
-    network: str
-    """Folder of a run or a network, a released network, or a name on the Hugging Face Hub."""
-    samples: int | None = None
-    """Sequences that vote; by default the network looks once, where it is likeliest to."""
-    beam: int | None = None
-    """Captions kept for each image while they grow; of a captioner, by default 5."""
-    pictures: Path | None = None
-    """Folder for pictures, NAME.glimpses.png for each image; no file that is there is replaced."""
 
 
 @dataclass(frozen=True)
@@ -175,25 +148,6 @@ def _evaluate(args: Evaluate, screen: Screen) -> None:
     evaluate(trained, screen, test=args.test, options=Options(args.samples, args.beam), to=args.save)
 
 
-def _predict(args: Predict, screen: Screen) -> None:
-    from wsram.models.pretrained import from_pretrained
-    from wsram.tasks import TASKS, Options
-    from wsram.viewing import save
-
-    if not args.images:
-        raise UserError("expected image files, got none; name at least one")
-    network = from_pretrained(args.network)
-    said = TASKS[network.task].predict(network, args.images, Options(args.samples, args.beam))
-    taken: set[Path] = set()
-    for path, (text, figure) in zip(args.images, said, strict=True):
-        screen.say(f"{path}: {text}")
-        if args.pictures is not None:
-            names = (f"{path.stem}.glimpses{n or ''}.png" for n in range(len(args.images)))
-            picture = next(at for name in names if (at := args.pictures / name) not in taken)
-            taken.add(picture)
-            screen.say(f"  where it looked: {save(figure, picture)}")
-
-
 def _diagnose(args: Diagnose, screen: Screen) -> None:
     from wsram.cards import diagnosis_table, posterior_table
     from wsram.diagnose import diagnose, posterior
@@ -228,7 +182,9 @@ COMMANDS: Commands = {
     "demo": (Demo, _demo),
     "train": (Train[ClassificationConfig], _train),  # of whichever task the recipe is
     "evaluate": (Evaluate, _evaluate),
-    "predict": (Predict, _predict),
+    "predict": (asking.Predict, asking.predict),
+    "look": (asking.Look, asking.look),
+    "explain": (asking.Explain, asking.explain),
     "diagnose": (Diagnose, _diagnose),
     "features": (Features, _features),
     "release": (Release, _release),
@@ -248,47 +204,28 @@ def parse(argv: list[str]) -> tuple[Callable[[Any, Screen], None], Any]:
         return choose(COMMANDS, argv, "wsram")
 
 
-def choose(commands: Commands, argv: list[str], program: str) -> tuple[Callable[[Any, Screen], None], Any]:
-    """What to run of some commands, and its arguments, as tyro reads them."""
-    kinds: dict[str, Any] = {name: kind for name, (kind, _) in commands.items()}
-    args = tyro.extras.subcommand_cli_from_dict(kinds, args=argv, prog=program)
-    return next(run for kind, run in commands.values() if type(args) is (get_origin(kind) or kind)), args
-
-
-@contextlib.contextmanager
-def unframed() -> Iterator[None]:
-    """Within it, a mistake in the words is a `UserError`, in place of the framed text in which tyro tells it."""
-    framed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(framed):
-            yield
-    except SystemExit as end:
-        if end.code != 2:  # --help
-            raise
-        raise UserError(_one_line(framed.getvalue())) from end
-
-
 @dataclass(frozen=True)
 class _Start:
     """What decides the kind and defaults of all other settings, read first."""
 
-    recipe: str = DEFAULT_RECIPE
+    recipe: str | None = None
     resume: Path | None = None
 
 
 def _parse_train(argv: list[str]) -> Train[Config]:
     known = [word for word in argv if word not in ("-h", "--help")]
     start = tyro.cli(_Start, args=known, return_unknown_args=True, add_help=False)[0]
-    if start.recipe not in RECIPES:
-        raise UserError(f"unknown recipe {start.recipe!r}; choose one of {', '.join(RECIPES)}")
-    config: Config = RECIPES[start.recipe]
+    recipe = start.recipe or _recipe_for(known)
+    if recipe not in RECIPES:
+        raise UserError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")
+    config: Config = RECIPES[recipe]
     if start.resume is not None:
         from wsram.runs import Run
 
         config = Run.open(start.resume.expanduser()).config
 
     of_task: Any = Train[type(config)]  # type: ignore[misc]
-    given = tyro.cli(of_task, args=argv, default=Train(config, start.recipe), prog="wsram train")
+    given = tyro.cli(of_task, args=argv, default=Train(config, recipe), prog="wsram train")
     run, resume = (path and path.expanduser() for path in (given.run, given.resume))
     if resume is not None and (odd := _changed(config, given.config)):
         raise UserError(
@@ -296,6 +233,20 @@ def _parse_train(argv: list[str]) -> Train[Config]:
             f"--updates may be given with it, got another {', '.join(odd)}"
         )
     return Train(given.config, given.recipe, run, resume)
+
+
+def _recipe_for(argv: list[str]) -> str:
+    """The recipe that the data ask for: of digits, of captions, or of a folder of images."""
+    folders = [path for word in argv if (path := Path(word).expanduser()).exists() and not word.startswith("-")]
+    if any((path / "Flickr8k_text").is_dir() or path.suffix == ".json" for path in folders):
+        return "captions"
+    images = any(path.suffix in (".csv", ".tsv", ".jsonl") or _has_classes(path) for path in folders)
+    return "folder" if images or any(word.startswith("hf:") for word in argv) else DEFAULT_RECIPE
+
+
+def _has_classes(folder: Path) -> bool:
+    idx = any(folder.glob("*-idx?-ubyte*")) if folder.is_dir() else True
+    return not idx and not (folder / "training.json").exists() and any(path.is_dir() for path in folder.iterdir())
 
 
 def _changed(there: Config, given: Config) -> list[str]:
@@ -311,17 +262,6 @@ def _changed(there: Config, given: Config) -> list[str]:
     return [name for name in odd if name != "updates" or given.schedule.updates < there.schedule.updates]
 
 
-def _one_line(text: str) -> str:
-    """One line of a frame's text without its title, which says the same; its parts have rules between them."""
-    lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith("╭")]
-    parts = [" ".join(part.split()).rstrip(".:") for part in " ".join(lines).strip("╰─╯ ").split("─")]
-    return "; ".join(part for part in parts if part)
-
-
-_OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""Errors of the disk or its owner, of which no part of the program may have known to say more."""
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; see `launch`."""
     words = sys.argv[1:] if argv is None else argv
@@ -329,42 +269,3 @@ def main(argv: list[str] | None = None) -> None:
         print(f"wsram {__version__}")
         return
     launch("wsram", words, parse)
-
-
-def launch(
-    program: str, words: list[str], parse: Callable[[list[str]], tuple[Callable[[Any, Screen], None], Any]]
-) -> None:
-    """Do what a command line says; exits with 0, or with 2 after one line on what the user should change.
-
-    Args:
-        program: how it is called, as it goes into the provenance of what is made.
-        words: the rest of the command line.
-        parse: what to run, and its arguments.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name must not end a run on an ASCII terminal
-
-    def end(line: str, code: int) -> None:
-        Screen(error=True).say(f"{program.split()[-1]}: {' '.join(line.split(chr(10)))}")
-        sys.exit(code)
-
-    try:
-        with commanded(program, words):
-            run, args = parse(words)
-            run(args, Screen())
-    except UserError as error:
-        end(str(error), 2)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        if error.errno not in _OF_THE_PLACE:
-            raise
-        end(f"{error.filename or 'a file'}: {error.strerror}; make room or name another place", 2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if type(error).__name__ != "Stopped":  # named, not imported: it would cost every command torch
-            raise
-        end(str(error), 128 + error.number)  # type: ignore[attr-defined]

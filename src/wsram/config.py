@@ -34,10 +34,18 @@ class ImageData:
     """Which images, and what is made of them."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "mnist5k"
-    """mnist5k: 5,000 digits that come with the demo extra; mnist: MNIST in the user cache; or a folder that holds
-    MNIST's four IDX files."""
-    scene: Scene = "translated-scaled"
-    """What digits are placed in."""
+    """A folder of images with a sub-folder for each class; a CSV or JSONL of path and label; hf:NAME; a folder of
+    MNIST's four IDX files; mnist, in the user cache; or mnist5k, 5,000 digits that come with the demo extra."""
+    answer: Literal["class", "labels", "number"] | None = None
+    """One of several classes, several labels at once, or a number; by default what the labels look like."""
+    colour: bool | None = None
+    """See colour or grey; by default colour if any image has it."""
+    longest: int | None = 1024
+    """Larger images are shrunk to so many pixels on the longer side; aspects stay."""
+    balance: bool = False
+    """Show every class as often in training, however many images it has."""
+    scene: Scene | None = None
+    """What digits are placed in; by default translated-scaled."""
     download: bool = False
     """Fetch MNIST into the user cache if it is not there."""
     validation: int | None = None
@@ -50,6 +58,8 @@ class ImageData:
     def __post_init__(self) -> None:
         _require_finite(self)
         require_at_least(0, distortion=self.distortion)
+        if self.longest is not None:
+            require_at_least(1, longest=self.longest)
         if not 0 <= self.empty < 1:
             raise UserError(f"the share of empty scenes is from 0 to below 1, got {self.empty}")
 
@@ -229,6 +239,8 @@ class ClassificationConfig:
     schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
     glimpse_growth: float = 0.0
     """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
+    choose: bool = False
+    """Choose glimpses, patch, scales, view, batch and updates by the images, where nothing else was asked for."""
     sum_scale: bool = False
     """Take the last glimpse at every scale in training and sum over them, instead of drawing one (Rao-Blackwell)."""
 
@@ -383,7 +395,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         fields = {name: _build(hints[name], item, f"{where}: {name}") for name, item in value.items()}
         return typing.cast(Any, kind)(**fields)
     origin, choices = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # the latter of a Literal or None
         return None if value is None else _build(next(c for c in choices if c is not type(None)), value, where)
     if origin is tuple and isinstance(value, list):
         kinds = [choices[0]] * len(value) if choices[-1] is Ellipsis else choices

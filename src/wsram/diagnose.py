@@ -116,11 +116,15 @@ def posterior(trained: Trained, *, batch: int = 128) -> dict[str, float]:
 
     Args:
         trained: the network, with its inference network if it has one.
-        batch: examples.
+        batch: examples; fewer if there are no more.
 
     Returns:
         Nats: "policy", and "inference" if there is that network; "samples" and "images" that they are of.
+
+    Raises:
+        UserError: no examples.
     """
+    require_at_least(1, batch=batch)
     task, network = trained.task, trained.network
     device = next(network.parameters()).device
     teaches = network.inference is not None

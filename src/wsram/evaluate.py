@@ -10,7 +10,8 @@ from typing import Any
 from wsram.config import Config, changed, from_json
 from wsram.data import Dataset, Splits
 from wsram.errors import UserError
-from wsram.models.pretrained import Network, load_network, network_folder
+from wsram.models.classifier import AttentionClassifier
+from wsram.models.pretrained import CALIBRATION, Network, from_pretrained, network_folder
 from wsram.runs import DATA, SETTINGS, Run, load_state, read_text, write_whole
 from wsram.runtime import autocast, best_device
 from wsram.tasks import TASKS, Options, Task
@@ -87,7 +88,7 @@ def open_trained(
     # Never online: what a file says of downloads was somebody else's wish.
     moved = {"source": source, "features": features, "download": False if hasattr(config.data, "download") else None}
     config = changed(config, **{setting: value for setting, value in moved.items() if value is not None})
-    network = load_network(folder, inference=inference).to(best_device())
+    network = from_pretrained(name, inference=inference).to(best_device())
     return Trained(str(name), folder, run, config, network, TASKS[config.task].open(config))
 
 
@@ -133,6 +134,17 @@ def evaluate(
     return record
 
 
+def calibrate(trained: Trained) -> None:
+    """Let the validation examples say how sure the network may be, and keep that with the run."""
+    context = autocast(trained.network.precision, next(trained.network.parameters()).device)
+    values = trained.task.calibrate(trained.network, trained.examples(), context)
+    if values is None or trained.run is None or not isinstance(trained.network, AttentionClassifier):
+        return
+    trained.network.calibrate(values)
+    state = load_state(trained.folder)
+    write_whole(trained.run.folder / CALIBRATION, json.dumps({"step": state["step"], "values": values}) + "\n")
+
+
 def keep(path: Path, record: Any, screen: Screen) -> None:
     """Write figures to a JSON file and say so; `UserError` if that cannot be."""
     try:
@@ -145,6 +157,7 @@ def keep(path: Path, record: Any, screen: Screen) -> None:
 def conclude(run: Run[Any], screen: Screen) -> None:
     """Say how good a finished run's network is, and draw its curves and where it looks into the run's folder."""
     trained = open_trained(run.folder)
+    calibrate(trained)
     metrics, watched = run.metrics(), trained.task.watched
     state = load_state(trained.folder)
     found = next(row for row in metrics if row["step"] == state["step"])

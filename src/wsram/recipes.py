@@ -61,6 +61,17 @@ RECIPES: dict[str, Config] = {
         schedule=ScheduleConfig(updates=20_000, learning_rate=3e-3, clip=20.0, evaluate_every=1000),
         glimpse_growth=0.3,
     ),
+    # Images of one's own: sizes of glimpses and of the run are chosen by the images.
+    "folder": ClassificationConfig(
+        data=ImageData(""),
+        augmentation=AugmentConfig(flip="horizontal", rotate=10.0, zoom=0.15, shift=0.05, brightness=(0.8, 1.2)),
+        model=ClassifierConfig(glimpses=6, network="conv", widths=(24, 48)),
+        estimator=EstimatorConfig("variational-credit", "policy", samples=2),
+        exploration=ExplorationConfig(scale_entropy=0.1),
+        schedule=ScheduleConfig(updates=4000, batch=64, learning_rate=2e-3, clip=20.0, evaluate_every=200, patience=8),
+        glimpse_growth=0.3,
+        choose=True,
+    ),
     # Digits of any size, light on dark or dark on light, in noise; and one answer for no digit.
     "robust": ClassificationConfig(
         data=ImageData("mnist", scene="any-size", distortion=0.5, empty=0.06),
@@ -82,3 +93,4 @@ RECIPES: dict[str, Config] = {
         estimator=EstimatorConfig("wake-sleep", "policy", False, 1),
     ),
 }
+"""The recipes by name; `docs/cli.md` says what each is for."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ C = TypeVar("C", bound=Config)
 SETTINGS, METRICS, HASHES, DATA = "training.json", "metrics.jsonl", "hashes.json", "data.json"
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before, should that be damaged."""
+ASIDE = ".old"
+"""What the name of a checkpoint ends with while another of the same update takes its place."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,25 @@ class Run(Generic[C]):
             UserError: the folder already holds a run, or cannot be written.
         """
         folder = self.folder
-        if (folder / SETTINGS).exists():
-            raise UserError(
-                f"{folder} already holds a run; continue it with `{self.resume_command}` or choose another folder"
-            )
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / SETTINGS).exists():
+                raise UserError(
+                    f"{folder} already holds a run; continue it with `{self.resume_command}` or choose another folder"
+                )
             self.metrics_path.unlink(missing_ok=True)
             write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
             write_whole(folder / DATA, json.dumps(data) + "\n")
             self.save_checkpoint(0, write)
-            write_whole(folder / SETTINGS, to_json(self.config))
+            self.keep_settings()
         except OSError as error:
             raise UserError(
                 f"cannot write the run folder {folder} ({error.strerror}); choose another with --run"
             ) from error
+
+    def keep_settings(self) -> None:
+        """Write the settings down; a resumed run may be longer, or have its data elsewhere."""
+        write_whole(self.folder / SETTINGS, to_json(self.config))
 
     @staticmethod
     def open(folder: Path) -> Run[Any]:
@@ -136,7 +144,7 @@ class Run(Generic[C]):
     def latest_checkpoint(self) -> Path:
         """The newest checkpoint that is as it was written; `UserError` if there is none."""
         return newest_whole(
-            self.checkpoints(), f"{self.folder} has no checkpoint; train it with `{self.resume_command}`"
+            self.checkpoints(), f"{self.folder} has no checkpoint to go on from; restore one or start a new run"
         )
 
     def best_checkpoint(self) -> Path:
@@ -157,7 +165,7 @@ class Run(Generic[C]):
         """
         place = self.folder / ("best" if best else "checkpoints")
         final = place / f"step-{step:09d}"
-        partial = final.with_name(final.name + ".partial")
+        partial, aside = (final.with_name(final.name + suffix) for suffix in (".partial", ASIDE))
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -167,7 +175,8 @@ class Run(Generic[C]):
             for path in (*partial.iterdir(), partial):
                 flush(path)
             if final.exists():  # damaged, or trained again after the one before it was used
-                shutil.rmtree(final)
+                shutil.rmtree(aside, ignore_errors=True)
+                final.rename(aside)
             partial.rename(final)
             flush(place)
         except (OSError, SafetensorError) as error:
@@ -176,6 +185,7 @@ class Run(Generic[C]):
                 f"cannot write the checkpoint {final} ({error}); earlier checkpoints are intact: "
                 f"free some space and continue with `{self.resume_command}`"
             ) from error
+        shutil.rmtree(aside, ignore_errors=True)
         for old in _steps(place)[: -1 if best else -KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return final
@@ -186,7 +196,10 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "state.json"
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        return state | {"step": int(state["step"]), "seconds": float(state["seconds"])}
+        step, seconds = int(state["step"]), float(state["seconds"])
+        if step < 0 or not 0 <= seconds < math.inf:
+            raise ValueError(f"{step} and {seconds}")
+        return state | {"step": step, "seconds": seconds}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"cannot read {path}: expected the numbers step and seconds, got {type(error).__name__}: {error}; "
@@ -198,10 +211,13 @@ def damage(folder: Path) -> str | None:
     """What is wrong with a folder of files and hashes, or None if every file is as it was written."""
     try:
         hashes = json.loads((folder / HASHES).read_text(encoding="utf-8"))
+        for path in folder.glob("*.safetensors"):
+            if path.name not in hashes:
+                return f"{path.name} has no hash"
         for name, expected in hashes.items():
             if _digest(folder / name) != expected:
                 return f"{name} is not as it was written"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -250,7 +266,8 @@ def flush(path: Path) -> None:
 
 
 def _steps(place: Path) -> list[Path]:
-    return sorted(place.glob("step-*[0-9]"))
+    found = [*place.glob("step-*[0-9]"), *place.glob(f"step-*[0-9]{ASIDE}")]
+    return sorted(found, key=lambda path: (path.name.removesuffix(ASIDE), path.suffix != ASIDE))
 
 
 def _digest(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import rich.table
@@ -49,7 +49,8 @@ class Table:
         table.title = Text(printable(self.title)) if self.title else None
         for n, name in enumerate(self.header):
             figures = n >= self.words
-            table.add_column(Text(name), justify="right" if figures else "left", no_wrap=figures, overflow="fold")
+            side: Literal["left", "right"] = "right" if figures else "left"
+            table.add_column(Text(printable(name)), justify=side, no_wrap=figures, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         return table

@@ -36,6 +36,8 @@ class Screen:
             width = None if self.console.is_terminal else max(self.console.width, self.console.measure(drawn).maximum)
             self.console.print(drawn, width=width, soft_wrap=False, crop=False)
             return
+        if table.title:
+            self.say(table.title)
         for row in table.rows:
             self.say("\n".join(f"{name}: {cell}" for name, cell in zip(table.header, row, strict=True) if cell) + "\n")
 

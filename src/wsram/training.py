@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, is_tensorboard_available
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wsram.config import Config, ScheduleConfig, changed
+from wsram.config import C, Config, ScheduleConfig, changed
 from wsram.data import Dataset
 from wsram.errors import UserError
 from wsram.estimators import Estimate, estimator, sleep
@@ -160,7 +160,7 @@ def variance_measures(config: Config, network: Network, dataset: Dataset, step: 
     return {f"{figure}_{group}": value for group, figures in found.items() for figure, value in figures.items()}
 
 
-def resolved(config: Config) -> Config:
+def resolved(config: C) -> C:
     """The settings with every choice made that was left to the machine, as a run records them."""
     if config.schedule.precision != "auto":
         return config
@@ -217,6 +217,7 @@ def write_checkpoint(folder: Path, network: Network, optimizer: torch.optim.Opti
     moments = optimizer.state_dict()["state"]
     tensors = {f"{n}.{key}": value.contiguous() for n, entry in moments.items() for key, value in entry.items()}
     save_file(tensors, folder / "optimizer.safetensors")
+    (folder / "optimizer.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
     write_whole(folder / "state.json", state)
 
 
@@ -272,7 +273,8 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False) -> Network:
     AcceleratorState._reset_state()  # else a notebook could train with the precision of its first run alone
     accelerator = Accelerator(
         mixed_precision=schedule.precision,
-        gradient_accumulation_steps=1,
+        # A plain number would give way to what the environment says.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with="tensorboard" if is_tensorboard_available() else None,
         project_dir=run.folder,
         # Not every update reaches every parameter: with one glimpse, say, the upper layer's recurrence takes no part.
@@ -291,9 +293,11 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False) -> Network:
 def _train(
     run: Run[Any], screen: Screen, accelerator: Accelerator, held: ExitStack, asked: list[int], resume: bool
 ) -> Network:
-    config, schedule, task = run.config, run.config.schedule, TASKS[run.config.task]
+    config, task = run.config, TASKS[run.config.task]
     device, main, processes = accelerator.device, accelerator.is_main_process, accelerator.num_processes
     splits, estimate_of = task.open(config), estimation(config)
+    config, chosen = task.choose(config, splits)
+    run, schedule = Run(run.folder, config), config.schedule
     examples, validation = splits.train.to(device), splits.validation.to(device)
     torch.manual_seed(schedule.seed)
     network = task.build(config, examples.spec)
@@ -308,12 +312,14 @@ def _train(
         progress = _Progress.from_state(load_checkpoint(run.latest_checkpoint(), network, optimizer), device)
         if main:
             run.forget_after(progress.step)
+            run.keep_settings()
     elif main:
         # Nothing is left behind by settings or data that turned out to be wrong before this point.
         run.begin(lambda folder: write_checkpoint(folder, network, optimizer, progress.to_json()), hashes)
         screen.say(f"Run: {run.folder} (if it stops, go on with `{run.resume_command}`)")
-    for note in splits.notes if main else ():
-        screen.say(f"Note: {note}")
+    for word, lines in (("Data", splits.notes), ("Chosen", chosen)) if main else ():
+        for text in lines:
+            screen.say(f"{word}: {text}")
     model, optimizer = accelerator.prepare(network, optimizer)
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from matplotlib.ticker import FormatStrFormatter
+from PIL import Image
 from torch import Tensor
 
 from wsram.errors import UserError
@@ -20,6 +26,12 @@ from wsram.tables import Panel
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#ffffff")
 """One for each glimpse in turn, distinguishable by readers with colour-blindness (Okabe & Ito 2008)."""
+DARK = ("#0072b2", "#009e73", "#d55e00")
+"""Those that white is read on."""
+WRONG = "#d55e00"
+"""The colour of a mistake."""
+Box = tuple[float, float, float]
+"""Left, top and side of a square."""
 LINES = tuple(colour for colour in COLOURS if colour not in ("#f0e442", "#ffffff"))
 """Those of them that show on white."""
 
@@ -36,11 +48,15 @@ def save(figure: Figure, path: Path, *, replace: bool = False, dpi: int = 130) -
     Raises:
         UserError: the file is there already, or cannot be written.
     """
+    return _written(path, lambda: figure.savefig(path, dpi=dpi), replace=replace)
+
+
+def _written(path: Path, write: Callable[[], None], *, replace: bool) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not replace:
             raise UserError(f"{path} exists already and is left as it is; remove it or name another folder")
-        figure.savefig(path, dpi=dpi)
+        write()
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}); name another place") from error
     return path
@@ -68,7 +84,13 @@ def glimpse_box(
 
 
 def draw_glimpses(
-    images: Sequence[Tensor], sensor: Sensor, action: Action, titles: Sequence[str], *, heading: str = ""
+    images: Sequence[Tensor],
+    sensor: Sensor,
+    action: Action,
+    titles: Sequence[str],
+    *,
+    wrong: Sequence[bool] = (),
+    heading: str = "",
 ) -> Figure:
     """Each image with its glimpses on it, numbered and coloured in order, and the patches themselves below it.
 
@@ -77,6 +99,7 @@ def draw_glimpses(
         sensor: what cut the glimpses.
         action: location (count, glimpses, 2) and scale (count, glimpses).
         titles: one for each image.
+        wrong: whose titles are of a mistake, and coloured so; by default none.
         heading: over the whole picture.
     """
     count, glimpses = action.scale.shape
@@ -93,46 +116,371 @@ def draw_glimpses(
         grid = block.add_gridspec(2, glimpses, height_ratios=[glimpses, 1])
         axes = block.add_subplot(grid[0, :])
         show_image(axes, images[n])
-        axes.set_title(titles[n], fontsize=9, parse_math=False)
-        centres = []
+        axes.set_title(titles[n], fontsize=9, parse_math=False, color=WRONG if any(wrong[n : n + 1]) else "black")
+        size = (images[n].shape[-2], images[n].shape[-1])
+        boxes = [
+            glimpse_box(sensor, size, action.location[n, g].tolist(), int(action.scale[n, g])) for g in range(glimpses)
+        ]
+        draw_order(axes, boxes, size, 0.045 * max(size))
         for g in range(glimpses):
-            colour = COLOURS[g % len(COLOURS)]
-            size = (images[n].shape[-2], images[n].shape[-1])
-            left, top, side = glimpse_box(sensor, size, action.location[n, g].tolist(), int(action.scale[n, g]))
-            axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=1.6))
-            centres.append((left + side / 2, top + side / 2))
-            # Each number has a place of its own along the top edge: boxes may lie over one another, numbers never do.
-            axes.annotate(
-                str(g + 1),
-                (left, top),
-                xytext=(3 + 8 * g, -3),
-                textcoords="offset points",
-                color=colour,
-                fontsize=8,
-                va="top",
-                ha="left",
-                annotation_clip=False,
-            )
             small = block.add_subplot(grid[1, g])
             show_image(small, patches[n, g])
             small.set_title(f"{g + 1}: ×{sensor.scales[int(action.scale[n, g])]}", fontsize=7, pad=2)
-            for spine in small.spines.values():
-                spine.set(edgecolor=colour, linewidth=2)
-        for g, (start, end) in enumerate(pairwise(centres)):
-            arrow = {"arrowstyle": "->", "color": COLOURS[(g + 1) % len(COLOURS)], "linewidth": 1.0}
-            axes.annotate("", end, start, arrowprops=arrow, annotation_clip=False)
+            frame(small, COLOURS[g % len(COLOURS)])
     return figure
 
 
-def show_image(axes: Axes, image: Tensor) -> None:
-    """An image (channels, height, width) in [0, 1] filling its axes, without ticks."""
+def draw_order(axes: Axes, boxes: Sequence[Box], size: tuple[int, int], radius: float, *, offset: float = 0.5) -> None:
+    """Boxes on an image, each with its number, and arrows from number to number.
+
+    Args:
+        axes: show the image.
+        boxes: (left, top, side) in the axes' coordinates, in order.
+        size: (height, width) of the image.
+        radius: of a number's disc.
+        offset: where the image's left and top edge lie, before 0.
+    """
+    height, width = size
+    places = [
+        (x - offset, y - offset)
+        for x, y in place_numbers([(left + offset, top + offset, side) for left, top, side in boxes], size, radius)
+    ]
+    dark = [patheffects.withStroke(linewidth=3, foreground="black")]
+    for g, (left, top, side) in enumerate(boxes):
+        colour = COLOURS[g % len(COLOURS)]
+        axes.add_patch(
+            Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=1.6, path_effects=dark, zorder=2)
+        )
+        axes.add_patch(
+            Circle(places[g], radius, facecolor=colour, edgecolor="black", linewidth=1.0, zorder=4, clip_on=False)
+        )
+        axes.text(
+            *places[g],
+            str(g + 1),
+            color="white" if colour in DARK else "black",
+            fontsize=8,
+            fontweight="bold",
+            ha="center",
+            va="center_baseline",
+            zorder=5,
+        )
+    for g, (start, end) in enumerate(pairwise(places)):
+        length = math.dist(start, end)
+        if length > 2 * radius:  # a number that had to go that near needs no arrow to be found
+            towards = [(b - a) / length * radius for a, b in zip(start, end, strict=True)]
+            axes.add_patch(
+                FancyArrowPatch(
+                    (start[0] + towards[0], start[1] + towards[1]),
+                    (end[0] - towards[0], end[1] - towards[1]),
+                    arrowstyle="-|>",
+                    mutation_scale=9,
+                    shrinkA=0,
+                    shrinkB=0,
+                    color=COLOURS[(g + 1) % len(COLOURS)],
+                    linewidth=1.3,
+                    path_effects=dark,
+                    zorder=3,
+                    clip_on=False,
+                )
+            )
+    axes.set(xlim=(-offset, width - offset), ylim=(height - offset, -offset))
+
+
+def place_numbers(boxes: Sequence[Box], size: tuple[int, int], radius: float) -> list[tuple[float, float]]:
+    """Where the number of each box goes: by its corner, no two over one another, and off the arrows between them.
+
+    Args:
+        boxes: (left, top, side) in pixels, the image's left and top edge at 0.
+        size: (height, width) of the image, in pixels.
+        radius: of a number's disc, in pixels.
+
+    Returns:
+        (x, y) of each disc's centre.
+
+    Example:
+        >>> place_numbers([(10.0, 10.0, 20)], (60, 60), 2.0)
+        [(10.0, 10.0)]
+    """
+    placed: list[tuple[float, float]] = []
+    for box in boxes:
+        places = _places(box, size, radius)
+        placed.append(min(places, key=lambda at: _badness(at, box, placed, radius)))
+    return placed
+
+
+def _places(box: Box, size: tuple[int, int], radius: float) -> list[tuple[float, float]]:
+    """Around a box and, should it be crowded there, all over the image; of a very flat one also outside it."""
+    left, top, side = box
+    height, width = size
+    room = [max(radius, (8 * radius - each) / 2) - radius for each in (width, height)]
+
+    def inside(x: float, y: float) -> tuple[float, float]:
+        x = min(max(x, radius - room[0]), max(width - radius + room[0], radius - room[0]))
+        y = min(max(y, radius - room[1]), max(height - radius + room[1], radius - room[1]))
+        return x, y
+
+    steps = (0.0, 1.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875)
+    around = [
+        (left - out + u * (side + 2 * out), top - out + v * (side + 2 * out))
+        for out in (0.0, 1.5 * radius, 3 * radius, 5 * radius)
+        for u in steps
+        for v in steps
+        if {u, v} & {0.0, 1.0}
+    ]
+    whole = [(width * (i + 0.5) / 12, height * (j + 0.5) / 12) for i in range(12) for j in range(12)]
+    return [inside(x, y) for x, y in (*around, *whole)]
+
+
+def _badness(at: tuple[float, float], box: Box, placed: Sequence[tuple[float, float]], radius: float) -> float:
+    """How much speaks against the next number's place: overlaps most, then arrows over numbers, crossings, the way."""
+    left, top, side = box
+    border = max(left - at[0], at[0] - left - side, top - at[1], at[1] - top - side)
+    bad = abs(border) / radius + 0.1 * math.dist(at, (left, top)) / max(side, radius)
+    bad += sum(1000.0 for other in placed if math.dist(at, other) < 2.3 * radius)
+    if not placed:
+        return bad
+    arrows, new = list(pairwise(placed)), (placed[-1], at)
+    bad += 40.0 * (math.dist(*new) < 4.0 * radius)
+    bad += sum(100.0 for arrow in arrows if _distance(at, *arrow) < 1.5 * radius)
+    bad += sum(100.0 for other in placed[:-1] if _distance(other, *new) < 1.5 * radius)
+    return bad + sum(20.0 for arrow in arrows[:-1] if _cross(arrow, new))
+
+
+def _distance(point: tuple[float, float], a: tuple[float, float], b: tuple[float, float]) -> float:
+    """From a point to the line between two others."""
+    along = (b[0] - a[0], b[1] - a[1])
+    length = along[0] ** 2 + along[1] ** 2 or 1.0
+    share = ((point[0] - a[0]) * along[0] + (point[1] - a[1]) * along[1]) / length
+    share = min(max(share, 0.0), 1.0)
+    return math.dist(point, (a[0] + share * along[0], a[1] + share * along[1]))
+
+
+def _cross(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> bool:
+    """Whether two lines between points cross."""
+
+    def side(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+    (a, b), (c, d) = one, other
+    return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+
+
+def frame(axes: Axes, colour: str) -> None:
+    """Give axes a frame of that colour."""
+    for spine in axes.spines.values():
+        spine.set(edgecolor=colour, linewidth=2)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One glimpse, as it is drawn.
+
+    box: (left, top, side) in pixels, the image's left and top edge at 0.
+    scale: image pixels under one pixel of the glimpse.
+    patch: (channels, side, side) what it showed, in [0, 1].
+    belief: of each name, after it.
+    """
+
+    box: Box
+    scale: int
+    patch: Tensor
+    belief: Sequence[float]
+
+
+def draw_looking(
+    image: Tensor,
+    size: tuple[int, int],
+    looks: Sequence[Look],
+    names: Sequence[str],
+    *,
+    title: str,
+    truth: str | None = None,
+    shown: int | None = None,
+    shares: bool = True,
+) -> Figure:
+    """An image with its glimpses in order, and beside it what each glimpse showed and what was believed after it.
+
+    Args:
+        image: (channels, height, width) in [0, 1], 1 or 3 channels.
+        size: (height, width) that it is drawn as, which boxes are pixels of.
+        looks: the glimpses.
+        names: of what is believed.
+        title: over the picture, of one or two lines.
+        truth: the right one of the names, if it is known; a title of a mistake is coloured so.
+        shown: so many glimpses at first, the last of them lit: one picture of an animation. By default all.
+        shares: whether beliefs are probabilities, drawn as bars, or a number.
+    """
+    count = len(looks) if shown is None else shown
+    height, width = size
+    across = 4.6 * min(1.0, width / height)
+    down = max(4.6 * min(1.0, height / width), 0.5)
+    row = max(0.62, min(1.2, down / len(looks)))
+    tall = max(down, row * len(looks))
+    room = 0.15 + 0.075 * max(len(shortened(name)) for name in names)
+    figure = Figure(figsize=(across + row + room + 2.0, tall + 0.6))
+    whole = figure.get_size_inches()
+    at = figure.add_axes(_inches(0.15, 0.15 + (tall - down) / 2, across, down, whole))
+    show_image(at, image, extent=(0, width, height, 0))
+    final = looks[-1].belief
+    said = max(range(len(names)), key=lambda n: final[n])
+    known = None if truth is None else names.index(truth)
+    mistaken = shown is None and known is not None and known != said
+    figure.text(
+        0.15 / whole[0], 1 - 0.16 / whole[1], title, va="top", fontsize=11, parse_math=False,
+        color=WRONG if mistaken else "black",
+    )  # fmt: skip
+    if shown:
+        left, top, side = looks[shown - 1].box
+        right, bottom = left + side, top + side
+        for x, y, to_x, to_y in (
+            (0.0, 0.0, float(width), top),
+            (0.0, bottom, float(width), float(height)),
+            (0.0, top, left, bottom),
+            (right, top, float(width), bottom),
+        ):
+            shade = Rectangle((x, y), max(0, to_x - x), max(0, to_y - y), color="black", alpha=0.55, linewidth=0)
+            at.add_patch(shade)
+    draw_order(at, [look.box for look in looks[:count]], size, 0.026 * max(size), offset=0.0)
+    # The likeliest at the end, then what was likeliest on the way; the truth in any case.
+    ranked = sorted(range(len(names)), key=lambda n: (n != said, n != known, -max(look.belief[n] for look in looks)))
+    listed = ranked[: 3 if row < 0.9 else 4]
+    for g, look in enumerate(looks):
+        base = 0.15 + tall - (g + 1) * row
+        high = 0.78 * row
+        small = figure.add_axes(_inches(across + 0.35, base + 0.04, high, high, whole))
+        bars = figure.add_axes(_inches(across + 0.3 + row + room, base + 0.04, 1.05, high, whole))
+        bars.axis("off")
+        if g >= count:
+            small.axis("off")
+            continue
+        colour = COLOURS[g % len(COLOURS)]
+        show_image(small, look.patch)
+        small.set_title(f"{g + 1}: ×{look.scale}", fontsize=7, pad=2)
+        frame(small, colour if colour != "#ffffff" else "#999999")
+        if not shares:
+            bars.text(0, 0.5, f"{names[0]}: {look.belief[0]:.4g}", va="center", fontsize=9, parse_math=False)
+            continue
+        bars.set(xlim=(0, 1), ylim=(len(listed) - 0.5, -0.5))
+        for k, n in enumerate(listed):
+            share = look.belief[n]
+            tone = "#0072b2" if n == said else "#009e73" if n == known else "#aaaaaa"
+            bars.barh(k, share, color=tone, height=0.72)
+            bars.text(-0.06, k, shortened(names[n]), ha="right", va="center_baseline", fontsize=7, parse_math=False)
+            bars.text(share + 0.04, k, percent(share), va="center_baseline", fontsize=7, color="#333333")
+    return figure
+
+
+def draw_map(axes: Axes, image: Tensor, size: tuple[int, int], heat: Tensor) -> None:
+    """A map of shares over a darkened image, and a cross where it is largest.
+
+    Args:
+        axes: to draw on.
+        image: (channels, height, width) in [0, 1].
+        size: (height, width) that both are drawn as.
+        heat: (rows, columns), none negative.
+    """
+    height, width = size
+    extent = (0, width, height, 0)
+    show_image(axes, image, extent=extent)
+    values = heat.detach().float().cpu()
+    strength = (values / values.max().clamp(min=1e-30)).numpy()
+    axes.imshow(strength, cmap="inferno", alpha=0.25 + 0.6 * strength, extent=extent, vmin=0, vmax=1)
+    row, column = divmod(int(values.argmax()), values.shape[1])
+    peak = ((column + 0.5) * width / values.shape[1], (row + 0.5) * height / values.shape[0])
+    axes.plot(*peak, "+", color="#56b4e9", markersize=12, markeredgewidth=2)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+def draw_evidence(
+    image: Tensor, size: tuple[int, int], maps: Sequence[tuple[str, Tensor]], *, title: str = ""
+) -> Figure:
+    """An image, and over it once more each of some maps.
+
+    Args:
+        image: (channels, height, width) in [0, 1].
+        size: (height, width) that it is drawn as.
+        maps: title and shares (rows, columns) of each.
+        title: of the image.
+    """
+    height, width = size
+    across, down = 3.4 * min(1.0, width / height), 3.4 * min(1.0, height / width)
+    step = max(across, 2.4) + 0.15  # titles need room too
+    figure = Figure(figsize=(step * (1 + len(maps)) + 0.15, down + 0.8))
+    whole = figure.get_size_inches()
+    for n, words in enumerate((title, *(words for words, _ in maps))):
+        axes = figure.add_axes(_inches(0.15 + n * step + (step - 0.15 - across) / 2, 0.1, across, down, whole))
+        if n:
+            draw_map(axes, image, size, maps[n - 1][1])
+        else:
+            show_image(axes, image, extent=(0, width, height, 0))
+        axes.set_title(words, fontsize=9, parse_math=False)
+    return figure
+
+
+def animate(frames: Iterable[Figure], path: Path, *, seconds: Sequence[float], dpi: int = 100) -> Path:
+    """Write pictures as an animated GIF that goes on without end.
+
+    Args:
+        frames: the pictures, all of one size.
+        path: the file; its folder is made if it is not there.
+        seconds: that each is shown.
+        dpi: pixels to the inch.
+
+    Raises:
+        UserError: the file is there already, or cannot be written.
+    """
+
+    def pixels(figure: Figure) -> Image.Image:
+        figure.set_dpi(dpi)
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+    first, *rest = (pixels(figure) for figure in frames)
+    told: dict[str, Any] = {"save_all": True, "append_images": rest, "loop": 0}
+
+    def write() -> None:
+        first.save(path, format="GIF", duration=[round(1000 * each) for each in seconds], **told)
+
+    return _written(path, write, replace=False)
+
+
+def _inches(left: float, bottom: float, width: float, height: float, whole: Any) -> tuple[float, float, float, float]:
+    """A rectangle in inches as shares of a figure's width and height."""
+    return left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]
+
+
+def percent(share: float) -> str:
+    """A probability in words that do not say more than it does.
+
+    Example:
+        >>> percent(0.5), percent(0.99996), percent(0.0)
+        ('50.0%', '>99.9%', '<0.1%')
+    """
+    return ">99.9%" if share > 0.9995 else "<0.1%" if share < 0.0005 else f"{share:.1%}"
+
+
+def shortened(name: str) -> str:
+    """A name with room for it in a picture."""
+    return name if len(name) <= 20 else name[:19] + "…"
+
+
+def show_image(axes: Axes, image: Tensor, *, extent: tuple[float, float, float, float] | None = None) -> None:
+    """An image (channels, height, width) in [0, 1] filling its axes, without ticks.
+
+    Its edges are at `extent`, (left, right, bottom, top); by default pixel i's centre is at i.
+    """
     height, width = image.shape[-2:]
     pixels = image.detach().float().cpu().clamp(0, 1).numpy()
-    axes.imshow(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1), cmap="gray", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    shown = pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1)
+    left, right, bottom, top = extent or (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(
+        shown, cmap="gray", vmin=0, vmax=1, extent=(left, right, bottom, top), aspect="auto" if extent else None
+    )
+    axes.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
 
 
-def draw_caption(image: Tensor, words: Sequence[str], cells: Tensor, grid: int) -> Figure:
+def draw_caption(image: Tensor, words: Sequence[str], cells: Tensor, grid: int, *, shown: int | None = None) -> Figure:
     """An image once for each word of its caption, with the cell lit that was attended to before the word.
 
     Args:
@@ -140,27 +488,31 @@ def draw_caption(image: Tensor, words: Sequence[str], cells: Tensor, grid: int) 
         words: of the caption.
         cells: (words,) the cell attended to before each.
         grid: cells along each side.
+        shown: so many words at first: one picture of an animation. By default all.
     """
+    count = len(words) if shown is None else shown
     columns = min(6, len(words) + 1)
     rows = -(-(len(words) + 1) // columns)
-    figure = Figure(figsize=(1.9 * columns, 2.2 * rows + 0.4), layout="constrained")
-    figure.suptitle(" ".join(words[:-1]), parse_math=False)
-    axes = figure.subplots(rows, columns, squeeze=False)
     height, width = image.shape[-2:]
+    tall = 1.75 * min(1.6, height / width) + 0.45
+    figure = Figure(figsize=(1.9 * columns, tall * rows + 0.4), layout="constrained")
+    figure.suptitle(" ".join(words[: min(count, len(words) - 1)]) or " ", parse_math=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for panel in axes.flat:
         panel.axis("off")
     show_image(axes.flat[0], image)
-    for panel, word, cell in zip(axes.flat[1:], words, cells.tolist(), strict=False):
+    for n, (panel, word, cell) in enumerate(zip(axes.flat[1:], words, cells.tolist(), strict=False)):
         row, column = divmod(cell, grid)
         top, left = round(row * height / grid), round(column * width / grid)
         bottom, right = round((row + 1) * height / grid), round((column + 1) * width / grid)
         dimmed = 0.35 * image
         dimmed[:, top:bottom, left:right] = image[:, top:bottom, left:right]
         show_image(panel, dimmed)
-        panel.add_patch(
-            Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=COLOURS[0])
-        )
-        panel.set_title(word, fontsize=11, parse_math=False)
+        box = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=COLOURS[0])
+        panel.add_patch(box)
+        title = panel.set_title(word, fontsize=11, parse_math=False)
+        for artist in (title, *panel.images, box):  # what is yet to come keeps its place
+            artist.set_visible(n < count)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wsram.config import CaptionData, ImageData
 from wsram.data.dataset import Batch, Dataset, Spec, Splits
+from wsram.data.listing import is_folder
 from wsram.data.mnist import is_digits
 from wsram.errors import UserError
 
@@ -28,6 +29,15 @@ def open_data(data: ImageData | CaptionData, seed: int = 0) -> Splits:
         from wsram.data.digits import open_digits
 
         return open_digits(data, seed)
+    if data.source.startswith("hf:"):
+        from wsram.data.hub import open_hub
+
+        return open_hub(data)
+    if is_folder(data.source):
+        from wsram.data.folder import open_folder
+
+        return open_folder(data)
     raise UserError(
-        f"expected mnist5k, mnist or a folder of MNIST's IDX files, got {data.source!r}; name one that is there"
+        f"expected a folder of images, a table (.csv, .jsonl), hf:NAME, mnist5k, mnist or a folder of MNIST's IDX "
+        f"files, found nothing at {data.source!r}; name one that is there"
     )

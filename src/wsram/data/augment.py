@@ -100,7 +100,7 @@ def augment(
 def _augment(images: Tensor, u: Tensor, settings: AugmentConfig, bank: Tensor) -> Tensor:
     images = _move(images, u[:, :7], settings)
     if settings.blur:
-        images = _blur(images, u[:, 7] * settings.blur)
+        images = _blur(images, u[:, 7] * settings.blur, settings.blur)
     low, high = settings.brightness
     # Half of the images keep what they are, in each respect: training must not forget the plain ones.
     factor = torch.where(u[:, 8] < 0.5, 1.0, low + (high - low) * u[:, 9])
@@ -111,6 +111,8 @@ def _augment(images: Tensor, u: Tensor, settings: AugmentConfig, bank: Tensor) -
     images = torch.where(inverted, 1 - images.clamp(0, 1), images)
     if settings.noise:
         count = images[0].numel()
+        if count > len(bank) // 2:  # a large image has the numbers again
+            bank = bank.repeat(2 * count // len(bank) + 1)
         first = (u[:, 13] * (len(bank) - count)).long()
         stretch = bank.unfold(0, count, 1)[first].view_as(images)
         sigma = torch.where(u[:, 14] < 0.5, 0.0, settings.noise * u[:, 15])
@@ -131,16 +133,16 @@ def _move(images: Tensor, u: Tensor, settings: AugmentConfig) -> Tensor:
     aspect = images.shape[-1] / images.shape[-2]
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     rows = [
-        torch.stack([cos * flip_x, -sin / aspect, shift[:, 0]], -1),
+        torch.stack([cos * flip_x, -sin / aspect * flip_y, shift[:, 0]], -1),
         torch.stack([sin * aspect * flip_x, cos * flip_y, shift[:, 1]], -1),
     ]
     grid = F.affine_grid(torch.stack(rows, -2), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
 
 
-def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each image by its own standard deviation, in pixels."""
-    reach = max(1, math.ceil(2 * float(sigma.max())))
+def _blur(images: Tensor, sigma: Tensor, most: float) -> Tensor:
+    """Gaussian blur of each image by its own standard deviation, in pixels, of at most so many."""
+    reach = max(1, math.ceil(2 * most))  # not by the batch's largest: what else is in a batch changes no image
     at = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     weights = torch.exp(-0.5 * (at / sigma.clamp(min=1e-3).unsqueeze(-1)) ** 2)
     weights = weights / weights.sum(-1, keepdim=True)

@@ -74,7 +74,8 @@ class CaptionDataset:
 
     def with_words(self, words: Sequence[str]) -> CaptionDataset:
         """The same captions in the words of a network that learned from others."""
-        return _encoded(self.images, self.features, Vocabulary(tuple(words)), self.title, self.longest)
+        other = _encoded(self.images, self.features, Vocabulary(tuple(words)), self.title, self.longest)
+        return other.to(self.device)
 
     def fingerprint(self) -> str:
         """Of the images and what people said of them."""

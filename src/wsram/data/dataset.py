@@ -19,13 +19,17 @@ class Spec:
     channels: of the images, or features of a cell.
     answer: the kind of answer, one of `wsram.models.heads.HEADS`, or "words".
     names: of the classes or labels, or the vocabulary.
-    smallest: (height, width) of the smallest image in pixels, where images are seen through glimpses.
+    size: (height, width) of a typical image in pixels, where images are seen through glimpses.
+    unit: mean and standard deviation of answers that are numbers.
+    longest: pixels on the longer side that images were shrunk to.
     """
 
     channels: int
     answer: str
     names: tuple[str, ...]
-    smallest: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
+    unit: tuple[float, float] = (0.0, 1.0)
+    longest: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from wsram.config import ImageData
 from wsram.data.dataset import Batch, Spec, Splits
 from wsram.data.mnist import Digits, load_digits, load_test
 from wsram.data.scenes import SceneSpec, evaluation_scenes, make_scenes, scene_spec, uniform_hash
+from wsram.errors import UserError
 
+SCENE = "translated-scaled"
+"""What digits are placed in by default."""
 EMPTY_STREAM = 0xE3A17
 """Sets the choice of empty scenes apart from what places digits."""
 
@@ -74,7 +77,9 @@ class SceneDigits:
 
 def open_digits(data: ImageData, seed: int) -> Splits:
     """The digits that these settings name, in their scenes; `UserError` if they cannot be had."""
-    scene = scene_spec(data.scene)
+    if data.balance or data.colour or data.answer not in (None, "class"):
+        raise UserError("--balance, --colour and --answer are for images of one's own; leave them out with digits")
+    scene = scene_spec(data.scene or SCENE)
     train, held_out = load_digits(data.source, validation=data.validation, download=data.download)
     return Splits(
         SceneDigits(train, scene, "training digits, placed anew in every epoch", seed, data.distortion, data.empty),

@@ -1,38 +1,143 @@
-"""The one reader of image files."""
+"""The one reader of image files: whatever a camera, scanner or scientist wrote, as upright bytes of grey or colour."""
 
 from __future__ import annotations
 
+import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401  see below
 from torch import Tensor
 
-from wsram.errors import UserError
+from wsram.errors import UserError, printable
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+"""Formats that are opened, whatever a file is called; others can start programs or are no photographs."""
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pnm"))
+"""Names of files that are taken for images in a folder."""
+# Pillow knows a format once its module is there. It would load them when first needed, which several threads at once
+# do not survive.
+Image.preinit()
+LARGEST = 200_000_000
+"""Pixels of the largest image that is unpacked: as many as two minutes and 600 MB allow."""
+Source = Path | BinaryIO | Image.Image
+"""Where an image comes from."""
+_AGAIN = "copy it again, or leave it out of the data"
 
 
-def read_square(path: Path, side: int) -> Tensor:
-    """An image file as (3, side, side) uint8: red, green and blue, squashed to a square, so that all of it is seen.
+def read_image(file: Source, channels: int = 3, longest: int | None = None) -> Tensor:
+    """An image as bytes, upright, in the colours that are asked for.
 
-    Grey, CMYK and palette images are converted; what is transparent is white; a camera's note of orientation is heeded.
+    Palettes and printers' colours are converted, what is transparent is white, a camera's note of orientation is
+    heeded where it can be read, and 16-bit or floating-point values are brought to 0..255 by what their range says.
+
+    Args:
+        file: a path, an open file, or an image that Pillow has opened.
+        channels: 1 for grey, 3 for red, green and blue.
+        longest: shrink to so many pixels on the longer side, if it is longer; aspects stay.
+
+    Returns:
+        (channels, height, width) uint8.
 
     Raises:
-        UserError: it cannot be read as an image.
+        UserError: it cannot be read as an image, or is too large to be unpacked.
     """
+    image = _opened(file, "L" if channels == 1 else "RGB", longest)
+    if longest is not None and max(image.size) > longest:
+        ratio = longest / max(image.size)
+        size = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
+        image = image.resize(size, Image.Resampling.BOX if ratio < 0.5 else Image.Resampling.BICUBIC)
+    return _as_tensor(image)
+
+
+def read_square(file: Source, side: int) -> Tensor:
+    """An image as (3, side, side) uint8, squashed to a square, so that all of it is seen; see `read_image`."""
+    return _as_tensor(_opened(file, "RGB", None).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def size_of(file: Source) -> tuple[int, int, bool]:
+    """Height, width and whether it has colour, of an image, upright, from a file's first bytes; see `read_image`."""
+    with _told(file), _image(file) as image:
+        _check_size(image)
+        turned = _orientation(image) in (5, 6, 7, 8)
+        width, height = reversed(image.size) if turned else image.size
+        return height, width, image.mode not in ("1", "L", "LA", "F") and not image.mode.startswith("I")
+
+
+def _image(file: Source) -> AbstractContextManager[Image.Image]:
+    return nullcontext(file) if isinstance(file, Image.Image) else Image.open(file, formats=FORMATS)
+
+
+def _opened(file: Source, mode: str, longest: int | None) -> Image.Image:
+    with _told(file), _image(file) as image:
+        _check_size(image)
+        if longest is not None and image.format == "JPEG" and image is not file:  # which stays its owner's
+            image.draft(None, (longest, longest))  # unpacks fewer pixels where the file allows it
+        return _in_mode(_upright(image), mode)
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        image = Image.fromarray(_as_bytes(np.asarray(image), wide=image.mode.startswith("I;")))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode) if image.mode != mode else image.copy()
+
+
+def _as_bytes(values: np.ndarray, *, wide: bool) -> np.ndarray:
+    """Values as 0..255, by what their range says; `wide` if they have 16 bits by their format."""
+    if not np.isfinite(values).all():
+        raise ValueError("its values are not finite")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        raise ValueError(f"its values lie between {low:g} and {high:g}, expected 0..1, 0..255 or 0..65535")
+    if values.dtype.kind == "f" and high <= 1:
+        values = values * 255.0
+    elif wide or high > 255:
+        values = values / 257.0
+    return np.rint(values).astype(np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def _orientation(image: Image.Image) -> int:
+    """The camera's note of which side is up; 1, upright, where it cannot be read: no photo is lost by its notes."""
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits of grey, which a plain conversion would cut off at 255
-                image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    # Pillow lets several kinds through from broken files.
-    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(
-            f"expected a whole image in {path}, got: {reason}; copy it again, or leave it out of the data"
-        ) from error
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # Pillow raises whatever the malformed bytes lead it to
+        return 1
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > LARGEST:
+        raise ValueError(f"{image.width}×{image.height} pixels, more than {LARGEST:,}")
+
+
+def _as_tensor(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+class _told:
+    """Within it, whatever goes wrong with a file is a `UserError` that names the file."""
+
+    def __init__(self, file: Any) -> None:
+        self.name = printable(str(file if isinstance(file, Path) else getattr(file, "name", "the image")))
+
+    def __enter__(self) -> None:
+        self.caught = warnings.catch_warnings()
+        self.caught.__enter__()
+        warnings.simplefilter("ignore")  # of odd but readable files; sizes are checked here
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.caught.__exit__(None, None, None)
+        if error is None or isinstance(error, UserError) or not isinstance(error, Exception):
+            return
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"expected a whole image in {self.name}, got: {printable(reason)}; {_AGAIN}") from error

@@ -36,6 +36,7 @@ ESTIMATORS: dict[str, Entry] = {
     "wake-sleep-credit": Entry(wake_sleep_credit),
     "vimco": Entry(vimco, reweights=False),
 }
+"""The estimators by the names that the command line knows."""
 
 
 def estimator(name: str, *, inference: bool = False, tempered: bool = False, defensive: bool = False) -> Estimator:

@@ -7,7 +7,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from wsram.estimators.base import Estimate, by_step, check, mean_of_others, posterior, slope_of_others, surrogate, whole
+from wsram.estimators.base import (
+    Estimate,
+    before,
+    by_step,
+    check,
+    foreseen,
+    log_ratio_of,
+    mean_of_others,
+    posterior,
+    possible,
+    product,
+    share,
+    surrogate,
+    whole,
+)
 
 
 def variational(
@@ -39,18 +53,18 @@ def variational(
     2016 (VIMCO).
     """
     check(log_p_y, log_p_a, log_q_a, log_proposal, control_variates)
-    log_ratio = whole(log_p_a - (log_q_a if log_proposal is None else log_proposal)).detach()
+    log_ratio = whole(log_ratio_of(log_p_a, log_q_a if log_proposal is None else log_proposal))
     log_p_y, log_p_a = whole(log_p_y), whole(log_p_a)
     weights, psi, log_evidence = posterior(log_p_y, log_ratio)
-    reward = log_p_y.detach()
+    reward = possible(log_p_y.detach(), torch.zeros_like(log_p_y))
     if control_variates:
         reward = reward - mean_of_others(reward, log_ratio)
     return Estimate(
         prediction_loss=surrogate(psi, log_p_y),
-        policy_loss=surrogate(psi * reward, log_p_a),
+        policy_loss=surrogate(product(psi, reward), log_p_a),
         proposal_loss=log_p_y.new_zeros(()),
         weights=weights,
-        bound=(psi * log_p_y.detach()).sum(0),
+        bound=product(psi, log_p_y.detach()).sum(0),
         log_evidence=log_evidence,
     )
 
@@ -90,8 +104,9 @@ def variational_credit(
         return plain
     log_p_a = by_step(log_p_a)
     gained = by_step(log_p_y).detach()
-    log_ratio = (log_p_a - by_step(log_q_a if log_proposal is None else log_proposal)).detach().sum(-1)
-    reward, earned = gained.sum(-1, keepdim=True), gained.cumsum(-1) - gained
+    log_ratio = log_ratio_of(log_p_a, by_step(log_q_a if log_proposal is None else log_proposal)).sum(-1)
+    reward, earned = gained.sum(-1, keepdim=True), before(gained)
+    reward, earned = (possible(values, torch.zeros_like(values)) for values in (reward, earned))
     reward, earned = (values - mean_of_others(values, log_ratio) for values in (reward, earned))
-    reward = reward - slope_of_others(earned, reward) * earned
-    return replace(plain, policy_loss=surrogate(torch.softmax(log_ratio, 0).unsqueeze(-1) * reward, log_p_a))
+    reward = reward - foreseen(earned, reward)
+    return replace(plain, policy_loss=surrogate(product(share(log_ratio).unsqueeze(-1), reward), log_p_a))

@@ -7,7 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from wsram.estimators.base import Estimate, check, itself, mean_of_others, posterior, surrogate, whole
+from wsram.estimators.base import (
+    Estimate,
+    check,
+    itself,
+    log_ratio_of,
+    mean_of_others,
+    posterior,
+    possible,
+    product,
+    surrogate,
+    whole,
+)
 
 
 def vimco(

@@ -7,7 +7,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from wsram.estimators.base import Estimate, by_step, check, posterior, slope_of_others, surrogate, whole
+from wsram.estimators.base import (
+    Estimate,
+    before,
+    by_step,
+    check,
+    foreseen,
+    log_ratio_of,
+    posterior,
+    possible,
+    product,
+    share,
+    surrogate,
+    whole,
+)
 
 
 def wake_sleep(
@@ -41,15 +54,15 @@ def wake_sleep(
     check(log_p_y, log_p_a, log_q_a, log_proposal, control_variates)
     log_p_y, log_p_a, log_q_a = whole(log_p_y), whole(log_p_a), whole(log_q_a)
     drawn_from = log_q_a.detach() if log_proposal is None else whole(log_proposal).detach()
-    weights, psi, log_evidence = posterior(log_p_y, log_p_a.detach() - drawn_from)
+    weights, psi, log_evidence = posterior(log_p_y, log_ratio_of(log_p_a, drawn_from))
     zero_mean_p = psi if control_variates else torch.zeros_like(psi)
-    zero_mean_q = torch.softmax(log_q_a.detach() - drawn_from, 0) if control_variates else torch.zeros_like(psi)
+    zero_mean_q = share(log_ratio_of(log_q_a, drawn_from)) if control_variates else torch.zeros_like(psi)
     return Estimate(
         prediction_loss=surrogate(weights, log_p_y),
         policy_loss=surrogate(weights - zero_mean_p, log_p_a),
         proposal_loss=surrogate(weights - zero_mean_q, log_q_a),
         weights=weights,
-        bound=(psi * log_p_y.detach()).sum(0),
+        bound=product(psi, log_p_y.detach()).sum(0),
         log_evidence=log_evidence,
     )
 
@@ -100,12 +113,11 @@ def wake_sleep_credit(
 
     def remainder(log_prob: Tensor) -> Tensor:
         """What the weights exceed their prediction by, for the scores of `log_prob`; (samples, batch, steps)."""
-        scored = log_prob.detach()
-        log_ratio = (scored - drawn_from).sum(-1, keepdim=True)
-        worth = log_p_a.detach() - scored + gained
-        zero_mean = torch.softmax(log_ratio, 0)
-        known = torch.softmax(log_ratio + worth.cumsum(-1) - worth, 0) - zero_mean
-        return weights - zero_mean - slope_of_others(known, weights - zero_mean) * known
+        log_ratio = log_ratio_of(log_prob, drawn_from).sum(-1, keepdim=True)
+        worth = log_ratio_of(log_p_a, log_prob) + gained
+        zero_mean = share(log_ratio)
+        known = share(possible(log_ratio + before(worth), log_ratio)) - zero_mean
+        return weights - zero_mean - foreseen(known, weights - zero_mean)
 
     return replace(
         plain,

@@ -15,7 +15,7 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 def at_least_float32(values: Tensor) -> Tensor:
     """The same values in a precision that is good enough for probabilities: half precision has too few digits."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def draw_categorical(logits: Tensor, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Tensor:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,28 @@ Images = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where everything lies in a pyramid's buffer: tables, the same for all batches of the same sizes; int64 but one.
+
+    sizes: (batch, 2) width and height of each image, in pixels.
+    reach: (batch, 2) float32, half the way from the centre of the first column and row to that of the last.
+    bases: (batch,) where an image begins.
+    strides: (batch,) how many numbers a channel of an image takes.
+    channels: (batch, channels, 1) where a channel begins.
+    levels: (batch, scales, 4) of a level, where its first pixel lies in its channel, its height, width and scale.
+    images: (batch,) the number of each image.
+    """
+
+    sizes: Tensor
+    reach: Tensor
+    bases: Tensor
+    strides: Tensor
+    channels: Tensor
+    levels: Tensor
+    images: Tensor
+
+
+@dataclass(frozen=True)
 class Pyramid:
     """Every level of a batch of images in one flat buffer, so that one gather of rows serves all of it at once.
 
@@ -34,26 +58,18 @@ class Pyramid:
     images: what it was made of.
     channels: of the images.
     margin: zeros that part two rows, no fewer than a glimpse is wide.
-    sizes: (batch, 2) int64, width and height of each image, in pixels.
-    bases: (batch,) int64, where an image begins.
-    strides: (batch,) int64, how many numbers a channel of an image takes.
-    starts, heights, widths: (batch, scales) int64, where a level's first pixel lies in its channel, and its size.
+    layout: where they lie.
     """
 
     pixels: Tensor
     images: Images
     channels: int
     margin: int
-    sizes: Tensor
-    bases: Tensor
-    strides: Tensor
-    starts: Tensor
-    heights: Tensor
-    widths: Tensor
+    layout: Layout
 
     def __len__(self) -> int:
         """How many images there are."""
-        return len(self.bases)
+        return len(self.layout.images)
 
     @property
     def device(self) -> torch.device:
@@ -79,56 +95,58 @@ def pyramid_of(images: Images, scales: Sequence[int], margin: int) -> Pyramid:
         UserError: not floating point, or not of that shape.
     """
     groups = _checked(images)
-    batch, channels = sum(len(group) for group in groups), groups[0].shape[1]
-    layouts = [_layout(group.shape[-2], group.shape[-1], scales, margin) for group in groups]
-    lengths = [layout.length * channels for layout, group in zip(layouts, groups, strict=True) for _ in group]
-    bases = list(accumulate(lengths, initial=0))
-    pixels = groups[0].new_zeros(bases[-1])
+    channels, scales = groups[0].shape[1], tuple(scales)
+    shapes = tuple((len(group), *group.shape[-2:]) for group in groups)
+    # Tables of sizes that are only known to a compiler are made anew.
+    tables = _tables.__wrapped__ if torch.compiler.is_compiling() else _tables
+    layout, ends, length = tables(shapes, channels, scales, margin, groups[0].device)
+    pixels = groups[0].new_zeros(length)
     at = 0
-    for group, layout in zip(groups, layouts, strict=True):
-        whole = pixels[bases[at] : bases[at + len(group)]].view(len(group), channels, layout.length)
-        for k, (h, w), start in zip(scales, layout.sizes, layout.ends, strict=False):
-            rows = whole[..., start : start + (h + 2) * (w + margin)].unflatten(-1, (h + 2, w + margin))
-            rows[..., 1:-1, :w] = average_pool(group, k)
-        at += len(group)
-
-    def each(values: Sequence[Sequence[int] | int]) -> Tensor:
-        """A row for each image from one for each group."""
-        table = torch.tensor(values, device=pixels.device)
-        if len(groups) == 1:
-            return table.expand(batch, *table.shape[1:])
-        return table.repeat_interleave(torch.tensor([len(group) for group in groups], device=pixels.device), 0)
-
-    firsts = [[end + w + margin for end, (_, w) in zip(lay.ends, lay.sizes, strict=False)] for lay in layouts]
-    return Pyramid(
-        pixels=pixels,
-        images=images,
-        channels=channels,
-        margin=margin,
-        sizes=each([(group.shape[-1], group.shape[-2]) for group in groups]),
-        bases=torch.tensor(bases[:-1], device=pixels.device),
-        strides=each([layout.length for layout in layouts]),
-        starts=each(firsts),
-        heights=each([[h for h, _ in layout.sizes] for layout in layouts]),
-        widths=each([[w for _, w in layout.sizes] for layout in layouts]),
-    )
+    for group, levels in zip(groups, ends, strict=True):
+        numbers = levels[-1].start * channels * len(group)
+        whole = pixels[at : at + numbers].view(len(group), channels, levels[-1].start)
+        for k, level in zip(scales, levels, strict=False):
+            rows = whole[..., level.start : level.start + (level.height + 2) * (level.width + margin)]
+            rows = rows.unflatten(-1, (level.height + 2, level.width + margin))
+            rows[..., 1:-1, : level.width] = average_pool(group, k)
+        at += numbers
+    return Pyramid(pixels, images, channels, margin, layout)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where a channel's levels lie: their (height, width), where each begins and the last ends."""
+class _Level(NamedTuple):
+    """Where a level begins in its channel, in zeros that stand before its first row, and its size."""
 
-    sizes: list[tuple[int, int]]
-    ends: list[int]
-
-    @property
-    def length(self) -> int:
-        return self.ends[-1]
+    start: int
+    height: int
+    width: int
 
 
-def _layout(height: int, width: int, scales: Sequence[int], margin: int) -> _Layout:
-    sizes = [(-(-height // k), -(-width // k)) for k in scales]
-    return _Layout(sizes, list(accumulate(((h + 2) * (w + margin) for h, w in sizes), initial=margin)))
+@lru_cache(maxsize=64)
+def _tables(
+    shapes: tuple[tuple[int, ...], ...], channels: int, scales: tuple[int, ...], margin: int, device: torch.device
+) -> tuple[Layout, list[list[_Level]], int]:
+    """The layout of images of some shapes (count, height, width); the levels of each shape and their end; the length.
+
+    Kept, since they are many small tensors, and the next batch mostly has the same shape.
+    """
+    counts = torch.tensor([count for count, _, _ in shapes])
+    ends: list[list[_Level]] = []
+    for _, height, width in shapes:
+        cells = [(-(-height // k), -(-width // k)) for k in scales]
+        starts = accumulate(((h + 2) * (w + margin) for h, w in cells), initial=margin)
+        # The last one begins where the channel ends.
+        ends.append([_Level(start, *each) for start, each in zip(starts, [*cells, (0, 0)], strict=True)])
+    levels = [[(start + w + margin, h, w, k) for (start, h, w), k in zip(each, scales, strict=False)] for each in ends]
+    # Kept tensors must serve training too, whatever they are first asked for by.
+    with torch.inference_mode(False):
+        sizes = torch.tensor([(width, height) for _, height, width in shapes]).repeat_interleave(counts, 0)
+        strides = torch.tensor([each[-1].start for each in ends]).repeat_interleave(counts)
+        table = torch.tensor(levels).repeat_interleave(counts, 0)
+        bases = (strides * channels).cumsum(0) - strides * channels
+        first = bases.view(-1, 1, 1) + torch.arange(channels).view(-1, 1) * strides.view(-1, 1, 1)
+        parts = (sizes, (sizes - 1) / 2, bases, strides, first, table, torch.arange(len(sizes)))
+        layout = Layout(*(part.to(device) for part in parts))
+    return layout, ends, int((strides * channels).sum())
 
 
 def _checked(images: Images) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -21,8 +23,8 @@ class Sensor:
         mode: "bilinear" interpolates between the level's pixels; "nearest" takes the nearest ones (half rounds up).
 
     Raises:
-        UserError: a patch size or scale below 1, no scale, an unknown mode; at `pyramid`, images smaller than one
-            patch at the finest scale, or a tensor that is not floating point (batch, channels, height, width).
+        UserError: a patch size or scale below 1, no scale, an unknown mode; at `pyramid`, a tensor that is
+            not floating point (batch, channels, height, width).
 
     Example:
         >>> sensor = Sensor(patch_size=3, scales=(1, 2))
@@ -55,32 +57,26 @@ class Sensor:
 
     def pyramid(self, images: Images) -> Pyramid:
         """One level for each scale, of images (batch, channels, height, width) or each (channels, height, width)."""
-        for height, width in {tuple(image.shape[-2:]) for image in images}:
-            self.check(height, width)
         return pyramid_of(images, self.scales, self.patch_size + 1)  # bilinear interpolation reads one pixel more
 
     def __call__(self, pyramid: Pyramid, location: Tensor, scale: Tensor) -> Tensor:
         """Glimpses (..., batch, channels, patch, patch) at `location` (..., batch, 2), `scale` (..., batch) int64."""
-        location = at_least_float32(location)
+        location, layout = at_least_float32(location), pyramid.layout
         side = self.patch_size + (self.mode == "bilinear")
-        image = torch.arange(len(pyramid), device=scale.device)
-        k = torch.tensor(self.scales, device=scale.device, dtype=location.dtype)[scale]
-        source = (location + 1) * 0.5 * (pyramid.sizes - 1)
+        start, height, width, k = layout.levels[layout.images, scale].unsqueeze(-1).unbind(-2)
+        source = (location + 1) * layout.reach
         # Level cell j covers source pixels jk .. jk + k - 1 and has its centre at jk + (k - 1) / 2.
-        corner = (source - (k.unsqueeze(-1) - 1) / 2) / k.unsqueeze(-1) - (self.patch_size - 1) / 2
+        corner = (source - (k - 1) / 2) / k - (self.patch_size - 1) / 2
         # Far outside there are zeros alone to see; the clamp keeps float-to-integer conversion defined.
         corner = corner.clamp(-(2.0**20), 2.0**20)
         first = torch.floor(corner if self.mode == "bilinear" else corner + 0.5)
+        column, row = first.long().split(1, -1)
         # A glimpse is `side` stretches of `side` pixels that lie side by side in memory. One that begins left or right
         # of its row reads the margin's zeros, one above or below the level its rows of zeros: index -1 and height.
-        level_width = pyramid.widths[image, scale].unsqueeze(-1)
-        column = torch.minimum(first[..., 0:1].long().clamp(min=-side), level_width)
-        row = first[..., 1:2].long() + torch.arange(side, device=scale.device)
-        row = torch.minimum(row.clamp(min=-1), pyramid.heights[image, scale].unsqueeze(-1))
-        stretch = pyramid.starts[image, scale].unsqueeze(-1) + row * (level_width + pyramid.margin) + column
-        channel = torch.arange(pyramid.channels, device=scale.device).view(-1, 1)
-        channel = pyramid.bases.view(-1, 1, 1) + channel * pyramid.strides.view(-1, 1, 1)
-        stretch = channel + stretch.unsqueeze(-2)
+        column = torch.minimum(column.clamp(min=-side), width)
+        row = torch.minimum((row + _span(side, scale.device)).clamp(min=-1), height)
+        stretch = start + row * (width + pyramid.margin) + column
+        stretch = layout.channels + stretch.unsqueeze(-2)
         patch = pyramid.pixels.unfold(0, side, 1).index_select(0, stretch.flatten()).view(*stretch.shape, side)
         if self.mode == "nearest":
             return patch
@@ -88,3 +84,10 @@ class Sensor:
         fx, fy = (corner - first).to(patch.dtype)[..., None, None, None].unbind(-4)
         patch = torch.lerp(patch[..., :-1], patch[..., 1:], fx)
         return torch.lerp(patch[..., :-1, :], patch[..., 1:, :], fy)
+
+
+@lru_cache(maxsize=16)
+def _span(side: int, device: torch.device) -> Tensor:
+    """Whole numbers from 0 to below `side`, kept."""
+    with torch.inference_mode(False):
+        return torch.arange(side, device=device)

@@ -1,1 +1,1 @@
-"""Networks that attend. Each model's forward pass returns a `wsram.rollout.Rollout`, which every estimator takes."""
+"""Networks that attend: each gives a `wsram.models.rollout.Rollout`, which every estimator takes."""

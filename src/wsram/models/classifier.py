@@ -17,7 +17,7 @@ from wsram.errors import UserError
 from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.glimpse.pyramid import Images, Pyramid
 from wsram.glimpse.sensor import Sensor
-from wsram.models.heads import ClassHead, Head
+from wsram.models.heads import ClassHead, Head, LabelsHead
 from wsram.models.prediction import Looked, PredictionNetwork
 from wsram.models.proposal import Proposer, require_inference
 from wsram.models.rollout import Rollout
@@ -45,7 +45,8 @@ class InferenceNetwork(nn.Module):
 
     def forward(self, raw: Tensor, r2: Tensor, answers: Tensor) -> Tensor:
         """Raw outputs (..., batch, outputs) of the proposal; detaches `raw` and `r2`, so η's gradient is η's alone."""
-        hidden = F.relu(self.read(r2.detach()) + self.answer(answers))
+        told = answers.to(r2.dtype) if answers.is_floating_point() else answers
+        hidden = F.relu(self.read(r2.detach()) + self.answer(told))
         return raw.detach() + self.correct(hidden)
 
 
@@ -61,6 +62,9 @@ class AttentionClassifier(nn.Module):
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor: "bilinear" or "nearest", see `Sensor`.
         recurrence, network, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
+        unit: of a number, see `wsram.models.heads.NumberHead`.
+        longest: pixels on the longer side that larger images are shrunk to before they are looked at.
+        calibration: what `calibrate` takes.
         inference: whether there is an inference network; without it the policy itself proposes.
         precision: that it was trained and measured in, "bf16" or "no" (float32): what prediction uses.
 
@@ -92,6 +96,9 @@ class AttentionClassifier(nn.Module):
         upper_units: int = 128,
         view: int = 25,
         std_range: Sequence[float] = (0.05, 1.0),
+        unit: Sequence[float] = (0.0, 1.0),
+        longest: int | None = None,
+        calibration: Sequence[float] | None = None,
         inference: bool = True,
         precision: str = "no",
     ) -> None:
@@ -99,7 +106,8 @@ class AttentionClassifier(nn.Module):
         self.arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         first, second = widths
         low, high = std_range
-        self.precision = precision
+        mean, spread = unit
+        self.precision, self.longest, self.channels = precision, longest, channels
         self.prediction = PredictionNetwork(
             Sensor(patch, tuple(scales), sensor),
             answer=answer,
@@ -113,7 +121,9 @@ class AttentionClassifier(nn.Module):
             widths=(first, second),
             view=view,
             std_range=(low, high),
+            unit=(mean, spread),
         )
+        self.calibrate(calibration)
         self.inference = None
         if inference:
             outputs = self.prediction.policy_head.out_features
@@ -123,6 +133,24 @@ class AttentionClassifier(nn.Module):
     def head(self) -> Head:
         """What is asked of the network."""
         return self.prediction.head
+
+    def calibrate(self, values: Sequence[float] | None) -> None:
+        """What validation asked for: of classes one temperature, of labels a threshold each, in log-odds; None resets.
+
+        Raises:
+            UserError: another number of values, or a temperature that is not above 0.
+        """
+        head = self.head
+        expected = 1 if isinstance(head, ClassHead) else len(head.names) if isinstance(head, LabelsHead) else 0
+        if values is not None and len(values) != expected:
+            raise UserError(f"expected {expected} value(s) to calibrate with, got {len(values)}")
+        if isinstance(head, ClassHead):
+            head.temperature = 1.0 if values is None else float(values[0])
+            if not head.temperature > 0:
+                raise UserError(f"a temperature must be above 0, got {head.temperature}")
+        elif isinstance(head, LabelsHead):
+            head.thresholds = [0.0] * expected if values is None else [float(value) for value in values]
+        self.arguments["calibration"] = None if values is None else list(values)
 
     def forward(
         self,

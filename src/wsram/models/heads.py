@@ -7,7 +7,7 @@ of answer: log-probabilities, how an answer is told to the inference network, a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsram.errors import UserError, require_at_least
-from wsram.glimpse.actions import at_least_float32, draw_categorical
+from wsram.glimpse.actions import LOG_2PI, at_least_float32, draw_categorical
 
 
 @runtime_checkable
@@ -35,6 +35,9 @@ class Head(Protocol):
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Answers drawn from outputs (..., outputs); no gradient."""
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """(..., names) the probability of each name, or of a number its mean."""
 
     def embedding(self, features: int) -> nn.Module:
         """A new layer that tells the inference network an answer, as (..., features)."""
@@ -56,10 +59,12 @@ class ClassHead(nn.Module):
         require_at_least(2, classes=len(names))
         self.names = tuple(names)
         self.read = nn.Linear(features, len(names))
+        self.temperature = 1.0
 
     def forward(self, state: Tensor) -> Tensor:
-        """log p(class) (..., classes), at least float32."""
-        return F.log_softmax(at_least_float32(self.read(state)), -1)
+        """log p(class) (..., classes), at least float32, at the temperature that validation asked for."""
+        scores = at_least_float32(self.read(state))
+        return F.log_softmax(scores if self.temperature == 1.0 else scores / self.temperature, -1)
 
     def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:
         """log p of the classes (batch,) int64: (..., batch, steps)."""
@@ -73,6 +78,10 @@ class ClassHead(nn.Module):
         """Classes (...), int64."""
         return draw_categorical(outputs, generator)
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of each class, summing to 1."""
+        return outputs.exp()
+
     def embedding(self, features: int) -> nn.Module:
         """From classes (...) int64."""
         return nn.Embedding(len(self.names), features)
@@ -82,12 +91,124 @@ class ClassHead(nn.Module):
         return (outputs.argmax(-1) != answers).float().mean().item()
 
 
-HEADS = {"class": ClassHead}
+class LabelsHead(nn.Module):
+    """Any number of labels at once, each present or not: outputs are log-odds.
+
+    Args:
+        features: of the state.
+        names: of the labels, at least 1.
+    """
+
+    def __init__(self, features: int, names: Sequence[str]) -> None:
+        super().__init__()
+        require_at_least(1, labels=len(names))
+        self.names = tuple(names)
+        self.read = nn.Linear(features, len(names))
+        self.thresholds = [0.0] * len(names)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Log-odds (..., labels) of each label, at least float32."""
+        return at_least_float32(self.read(state))
+
+    def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:
+        """log p of the labels (batch, labels), 1 for present and 0 for absent: (..., batch, steps)."""
+        present = answers.unsqueeze(-2).to(outputs.dtype).expand_as(outputs)
+        return -F.binary_cross_entropy_with_logits(outputs, present, reduction="none").sum(-1)
+
+    def vote(self, outputs: Tensor) -> Tensor:
+        """The log-odds of the mean probability of each label."""
+        count = math.log(len(outputs))
+        yes, no = (torch.logsumexp(F.logsigmoid(sign * outputs), 0) - count for sign in (1, -1))
+        return yes - no
+
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Labels (..., labels), 1 or 0, floating point."""
+        with torch.no_grad():
+            drawn = torch.rand(outputs.shape, generator=generator, device=outputs.device, dtype=outputs.dtype)
+            return (drawn < outputs.sigmoid()).to(outputs.dtype)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of each label, each by itself."""
+        return outputs.sigmoid()
+
+    def embedding(self, features: int) -> nn.Module:
+        """From labels (..., labels), floating point."""
+        return nn.Linear(len(self.names), features)
+
+    def error(self, outputs: Tensor, answers: Tensor) -> float:
+        """The share of labels that are wrong, present above the thresholds that validation asked for."""
+        present = outputs > torch.tensor(self.thresholds, device=outputs.device)
+        return (present != (answers > 0.5)).float().mean().item()
+
+
+class NumberHead(nn.Module):
+    r"""A number: outputs are mean and log standard deviation of a Gaussian, in units of the training answers' spread.
+
+    Args:
+        features: of the state.
+        names: one, what the number is called.
+        unit: mean and standard deviation of the training answers; networks and estimators see numbers in these units.
+    """
+
+    def __init__(self, features: int, names: Sequence[str], unit: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__()
+        self.unit = unit
+        if len(names) != 1:
+            raise UserError(f"a number has one name, got {len(names)}")
+        self.names = tuple(names)
+        self.read = nn.Linear(features, 2)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """(..., 2) mean and log standard deviation, which is kept between e⁻⁵ and e³."""
+        mean, log_std = at_least_float32(self.read(state)).unbind(-1)
+        return torch.stack([mean, log_std.clamp(-5.0, 3.0)], -1)
+
+    def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:
+        """Log-density of numbers (batch,): (..., batch, steps)."""
+        mean, log_std = outputs.unbind(-1)
+        z = (answers.unsqueeze(-1) - mean) * (-log_std).exp()
+        return -0.5 * z.square() - log_std - 0.5 * LOG_2PI
+
+    def vote(self, outputs: Tensor) -> Tensor:
+        """The Gaussian of the mixture's mean and variance."""
+        mean, log_std = outputs.unbind(-1)
+        centre = mean.mean(0)
+        variance = ((2 * log_std).exp() + (mean - centre).square()).mean(0)
+        return torch.stack([centre, 0.5 * variance.log()], -1)
+
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Numbers (...)."""
+        with torch.no_grad():
+            mean, log_std = outputs.unbind(-1)
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            return mean + log_std.exp() * noise
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """(..., 1) the mean, as numbers are written."""
+        return outputs[..., :1] * self.unit[1] + self.unit[0]
+
+    def embedding(self, features: int) -> nn.Module:
+        """From numbers (...)."""
+        return nn.Sequential(_Column(), nn.Linear(1, features))
+
+    def error(self, outputs: Tensor, answers: Tensor) -> float:
+        """The mean absolute error, as numbers are written."""
+        return self.unit[1] * (outputs[..., 0] - answers).abs().mean().item()
+
+
+class _Column(nn.Module):
+    """(...) to (..., 1)."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values.unsqueeze(-1)
+
+
+HEADS: dict[str, Callable[..., Head]] = {"class": ClassHead, "labels": LabelsHead, "number": NumberHead}
 """Heads by the kind of answer that a data set has."""
 
 
-def build_head(kind: str, features: int, names: Sequence[str]) -> Head:
+def build_head(kind: str, features: int, names: Sequence[str], unit: tuple[float, float] = (0.0, 1.0)) -> Head:
     """The head for a kind of answer, freshly initialised; `UserError` if there is none for it."""
     if kind not in HEADS:
         raise UserError(f"unknown kind of answer {kind!r}; choose one of {', '.join(HEADS)}")
-    return HEADS[kind](features, names)
+    return HEADS[kind](features, names, unit) if kind == "number" else HEADS[kind](features, names)

@@ -42,6 +42,8 @@ class Recurrence(nn.Module):
 
     def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
         """The next state, of the leading axes of `inputs` (..., inputs) and `state`, which must agree."""
+        if inputs.ndim == 2 and not isinstance(self.unit, nn.LSTMCell):
+            return self.unit(inputs, state)
         lead = inputs.shape[:-1]
         inputs, state = inputs.flatten(0, -2), state.flatten(0, -2)
         if isinstance(self.unit, nn.LSTMCell):
@@ -81,12 +83,13 @@ class GlimpseNetwork(nn.Module):
     "fc": fully connected, the paper's. "conv": two small convolutions before the fully connected layer.
     """
 
+    kinds: Tensor
+
     def __init__(
         self, kind: str, *, channels: int, side: int, scales: int, features: int, widths: tuple[int, int]
     ) -> None:
         super().__init__()
         _check_network(kind, side)
-        self.scales = scales
         if kind == "fc":
             layers: tuple[nn.Module, ...] = (
                 nn.Flatten(),
@@ -100,13 +103,15 @@ class GlimpseNetwork(nn.Module):
                 nn.Flatten(),
                 nn.Linear(widths[1] * (side // 4) ** 2, features),
             )
+        self.register_buffer("kinds", torch.arange(scales), persistent=False)
         self.what = nn.Sequential(*layers)
         self.where = nn.Sequential(nn.Linear(2 + scales, features // 2), nn.ReLU(), nn.Linear(features // 2, features))
 
     def forward(self, patch: Tensor, action: Action) -> Tensor:
         """Features (..., features) of glimpses (..., channels, side, side) taken by `action` (...)."""
         what = self.what(patch.flatten(0, -4)).unflatten(0, patch.shape[:-3])
-        scale = F.one_hot(action.scale, self.scales)
+        # As `F.one_hot` has it, which checks its argument's range first.
+        scale = action.scale.unsqueeze(-1) == self.kinds
         return F.relu(what + self.where(torch.cat([action.location, scale], -1).to(patch.dtype)))
 
 

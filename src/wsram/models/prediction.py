@@ -68,6 +68,7 @@ class PredictionNetwork(nn.Module):
         widths: channels of both convolutions of "conv".
         view: side in pixels of the low-resolution view.
         std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
+        unit: of a number, see `wsram.models.heads.NumberHead`.
 
     Raises:
         UserError: fewer than 1 glimpse, 2 classes or 2 units, an unknown recurrence or network, a bad range.
@@ -88,6 +89,7 @@ class PredictionNetwork(nn.Module):
         widths: tuple[int, int],
         view: int,
         std_range: tuple[float, float],
+        unit: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
         require_at_least(1, glimpses=glimpses, channels=channels, widths=min(widths))
@@ -96,14 +98,16 @@ class PredictionNetwork(nn.Module):
             raise UserError(f"the range of the location's spread must be 0 < low <= high, both finite, got {std_range}")
         self.sensor = sensor
         self.glimpses = glimpses
-        self.std_range = std_range
+        # To the precision of float32, as the networks have it.
+        low, high = torch.tensor(std_range, device="cpu").log().tolist()
+        self.log_std_range = low, high
         self.view = view
         scales = len(sensor.scales)
         self.glimpse_network = GlimpseNetwork(
             network, channels=channels, side=sensor.patch_size, scales=scales, features=lower_units, widths=widths
         )
         self.lower = Recurrence(recurrence, lower_units, lower_units)
-        self.head = build_head(answer, lower_units, names)
+        self.head = build_head(answer, lower_units, names, unit)
         self.view_network = ViewNetwork(network, channels=channels, side=view, features=upper_units, widths=widths)
         self.upper = Recurrence(recurrence, lower_units, upper_units)
         self.policy_head = nn.Linear(upper_units, 4 + scales)
@@ -118,7 +122,7 @@ class PredictionNetwork(nn.Module):
     def policy(self, raw: Tensor) -> GlimpseDistribution:
         """The distribution over the next glimpse from the head's raw outputs (..., 4 + scales)."""
         raw = at_least_float32(raw)
-        low, high = (torch.tensor(bound).log().item() for bound in self.std_range)
+        low, high = self.log_std_range
         log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
 
@@ -163,7 +167,8 @@ class PredictionNetwork(nn.Module):
         lead = answered[-1].shape[:-1]
 
         def stack(tensors: list[Tensor], axis: int) -> Tensor:
-            return torch.stack([t.expand(*lead, *t.shape[t.ndim + axis + 1 :]) for t in tensors], axis)
+            shape = (*lead, *tensors[0].shape[tensors[0].ndim + axis + 1 :])
+            return torch.stack([t if t.shape == shape else t.expand(shape) for t in tensors], axis)
 
         return Looked(
             torch.stack([*(n.detach() for n in answered[:-1]), answered[-1]], -2),

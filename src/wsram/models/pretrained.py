@@ -11,22 +11,24 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from wsram.errors import UserError, printable
 from wsram.models.captioner import AttentionCaptioner
 from wsram.models.classifier import AttentionClassifier
-from wsram.runs import SETTINGS, Run, read_text, write_whole
+from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
 
 Network = AttentionClassifier | AttentionCaptioner
 NETWORKS: dict[str, type[Network]] = {"classifier": AttentionClassifier, "captioner": AttentionCaptioner}
 """Networks by the kind that config.json names."""
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, CALIBRATION = "config.json", "model.safetensors", "calibration.json"
 RELEASED = Path(__file__).parents[1] / "released"
 """Networks that come with the package."""
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -71,10 +73,10 @@ def load_network(folder: Path, *, inference: bool = True) -> Network:
     has = arguments.get("inference", False)
     arguments["inference"] = inference and has
     try:
-        with torch.device("meta"):  # takes no memory: whatever sizes are asked for, the file must have them first
+        with torch.device("meta"), _Unfilled():  # takes no memory, whatever sizes are asked for
             sketch = NETWORKS[kind](**arguments)
     except UserError as error:
-        raise UserError(f"{folder / CONFIG}: {error}") from error
+        raise UserError(f"{folder / CONFIG}: {_reason(error)}") from error
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UserError(
             f"{folder / CONFIG}: expected the arguments of a {kind}, got others: {_reason(error)}; restore it"
@@ -106,7 +108,14 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, inference:
         >>> from_pretrained("translated").prediction.glimpses
         4
     """
-    return load_network(network_folder(name, revision=revision), inference=inference)
+    folder = network_folder(name, revision=revision)
+    network = load_network(folder, inference=inference)
+    kept = Path(name).expanduser() / CALIBRATION
+    if kept.exists() and folder != kept.parent and isinstance(network, AttentionClassifier):
+        found = json.loads(read_text(kept, "train the run to its end again"))
+        if found["step"] == load_state(folder)["step"]:
+            network.calibrate(found["values"])
+    return network
 
 
 def network_folder(name: str | Path, *, revision: str | None = None) -> Path:
@@ -163,6 +172,16 @@ def _require_alike(network: nn.Module, tensors: Mapping[str, Tensor], path: Path
             raise UserError(f"{path}: {name} holds numbers that are not finite; restore the file")
 
 
+class _Unfilled(TorchFunctionMode):
+    """Within it no normal numbers are drawn: without memory there is no room, and torch takes seconds to find out."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        return (*args, *given.values())[0] if func is nn.init.normal_ else func(*args, **given)
+
+
 def _description(folder: Path) -> tuple[str, dict[str, Any]]:
     """The kind of a folder's network, and its arguments as JSON has them, each of its own type."""
     path = folder / CONFIG
@@ -186,15 +205,19 @@ def _description(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _is_of(kind: Any, value: Any) -> bool:
-    """Whether a value of JSON is an argument of that annotation: a str, int, float, bool or a sequence of such."""
+    """Whether a value of JSON is an argument of that annotation: str, int, float, bool, a sequence of such, or none."""
+    if get_origin(kind) is UnionType:
+        return any(_is_of(each, value) for each in get_args(kind))
     if get_origin(kind) is Sequence:
         return isinstance(value, list) and all(_is_of(get_args(kind)[0], each) for each in value)
-    return type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**53)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) < 2**53  # no number that is none, or endless
+    return type(value) is kind
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what an error says, or its name where it says nothing."""
-    return printable(next(iter(str(error).splitlines()), type(error).__name__))
+    """What an error says, on one line that is not endless, or its name where it says nothing."""
+    return printable(" ".join(str(error).split())[:300]) or type(error).__name__
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -209,7 +232,6 @@ def _from_hub(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"could not fetch {name} from the Hugging Face Hub ({reason}); name a folder instead"
+            f"could not fetch {name} from the Hugging Face Hub ({_reason(error)}); name a folder instead"
         ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,12 +14,11 @@ from wsram.config import CaptioningConfig
 from wsram.data import Batch, Dataset, Spec, Splits, open_data
 from wsram.data.bleu import PROTOCOLS, bleu
 from wsram.data.captioned import CaptionDataset
-from wsram.data.vocabulary import PAD
 from wsram.errors import UserError
 from wsram.glimpse.actions import CellDistribution
 from wsram.models.captioner import Attended, AttentionCaptioner
 from wsram.models.rollout import Rollout
-from wsram.runtime import Autocast, autocast
+from wsram.runtime import Autocast
 from wsram.tables import Panel, Table
 from wsram.tasks.task import Options, Update
 
@@ -123,6 +121,10 @@ class Captioning:
         """Captions with the features of their images."""
         return open_data(config.data)
 
+    def choose(self, config: CaptioningConfig, splits: Splits) -> tuple[CaptioningConfig, tuple[str, ...]]:
+        """Nothing is left to the data."""
+        return config, ()
+
     def fitting(self, network: AttentionCaptioner, dataset: Dataset) -> Dataset:
         """The captions in the network's words."""
         assert isinstance(dataset, CaptionDataset)
@@ -208,6 +210,10 @@ class Captioning:
             found["greedy" if width == 1 else f"beam_{width}"] = score_captions(said, references)
         return found
 
+    def calibrate(self, network: AttentionCaptioner, dataset: Dataset, autocast: Autocast) -> list[float] | None:
+        """Nothing: words are ranked, not believed."""
+        return None
+
     def parameter_groups(self, network: AttentionCaptioner) -> dict[str, list[nn.Parameter]]:
         """The parameters: "prediction" (cells to words), "policy" (where to look), "inference" (η)."""
         decoder = network.decoder
@@ -235,7 +241,7 @@ class Captioning:
             ]
             for name, found in records.items()
             for way, scores in found.items()
-            if isinstance(scores, dict)
+            if way == "greedy" or way.startswith("beam_")
             for protocol, score in scores.items()
         ]
         bleus = [f"BLEU-{n}" for n in range(1, 5)]
@@ -271,26 +277,3 @@ class Captioning:
     def look(self, network: AttentionCaptioner, dataset: Dataset, count: int) -> Figure | None:
         """None: the data set holds features, not images."""
         return None
-
-    def predict(self, network: AttentionCaptioner, files: Sequence[Path], options: Options) -> list[tuple[str, Figure]]:
-        """A caption for each image, and its picture once for each word with the cell lit that was attended to."""
-        from wsram.data.images import read_square
-        from wsram.models.backbone import build_backbone
-        from wsram.viewing import draw_caption
-
-        if options.samples is not None:
-            raise UserError("a caption attends to the likeliest cells and draws nothing; leave --samples out")
-        backbone = build_backbone(network.backbone, network.grid)
-        read = [read_square(path, backbone.resolution) for path in files]  # a bad one is told before anything is made
-        device = next(network.parameters()).device
-        found = []
-        for pixels in read:
-            features = backbone(pixels.unsqueeze(0)).to(device)
-            with torch.no_grad(), autocast(network.precision, device)():
-                spoken = network.speak(features, beam=BEAM if options.beam is None else options.beam)
-            tokens = spoken.tokens[0]
-            length = int((tokens != PAD).sum())
-            said = network.vocabulary.decode(tokens)
-            words = [*said.split(), "(end)"]
-            found.append((said, draw_caption(pixels.float() / 255, words, spoken.cells[0, :length], network.grid)))
-        return found

@@ -11,18 +11,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from wsram.config import ClassificationConfig, ExplorationConfig
+from wsram.config import ClassificationConfig, ExplorationConfig, changed
 from wsram.data import Batch, Dataset, Spec, Splits, open_data
 from wsram.data.augment import augmented
+from wsram.data.digits import SCENE
+from wsram.data.mnist import is_digits
 from wsram.errors import UserError
 from wsram.estimators.diagnostics import scale_usage
 from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.glimpse.exploration import coverage_penalty, entropy_bonus
 from wsram.models.classifier import AttentionClassifier
+from wsram.models.heads import ClassHead, LabelsHead
 from wsram.models.prediction import Looked
 from wsram.models.rollout import Rollout
 from wsram.runtime import Autocast
 from wsram.tables import Panel, Table
+from wsram.tasks.choices import choose_by_images
+from wsram.tasks.figures import (
+    error_by_class,
+    expected_calibration_error,
+    fitted_temperature,
+    fitted_thresholds,
+    risk_coverage,
+)
 from wsram.tasks.task import Options, Update
 
 if TYPE_CHECKING:
@@ -159,6 +170,12 @@ class Classification:
         splits = open_data(config.data, config.schedule.seed)
         return replace(splits, train=augmented(splits.train, config.augmentation, config.schedule.seed))
 
+    def choose(self, config: ClassificationConfig, splits: Splits) -> tuple[ClassificationConfig, tuple[str, ...]]:
+        """What the images ask for, where it is left to them; and the scene that digits are placed in."""
+        if is_digits(config.data.source) and config.data.scene is None:
+            config = changed(config, scene=SCENE)
+        return choose_by_images(config, splits) if config.choose else (config, ())
+
     def fitting(self, network: AttentionClassifier, dataset: Dataset) -> Dataset:
         """The same examples, if they have the channels and answers that the network was made for."""
         made_for = (network.arguments["channels"], tuple(network.arguments["names"]))
@@ -175,12 +192,14 @@ class Classification:
             names=spec.names,
             answer=spec.answer,
             channels=spec.channels,
+            unit=spec.unit,
+            longest=spec.longest,
             inference=config.estimator.proposal == "inference",
             precision=config.schedule.precision,
             **vars(config.model),
         )
-        if spec.smallest is not None:
-            network.prediction.sensor.check(*spec.smallest)
+        if spec.size is not None:
+            network.prediction.sensor.check(*spec.size)
         return network
 
     def rollout(self, config: ClassificationConfig, model: nn.Module, batch: Batch, update: Update) -> GlimpseRollout:
@@ -230,8 +249,24 @@ class Classification:
         if options.beam is not None:
             raise UserError("a beam is for captions, and this network names classes; leave --beam out")
         samples = VOTES if options.samples is None else options.samples
-        figures = evaluate_sampled(network, dataset, samples=samples, autocast=autocast)
-        return evaluate_mode(network, dataset, autocast=autocast) | figures
+        outputs, answers = _over(network, dataset, ROWS, autocast, lambda images, start: network.predict(images))
+        figures: dict[str, Any] = {"error_mode": network.head.error(outputs, answers)}
+        figures["nll_mode"] = _nll(network, outputs, answers)
+        figures |= evaluate_sampled(network, dataset, samples=samples, autocast=autocast)
+        if isinstance(network.head, ClassHead):
+            confidence, said = outputs.exp().max(-1)
+            figures["ece_mode"] = expected_calibration_error(confidence, said == answers)
+            figures["risk_coverage"] = risk_coverage(confidence, said == answers)
+            figures["error_by_class"] = error_by_class(said, answers, network.head.names)
+        return figures
+
+    def calibrate(self, network: AttentionClassifier, dataset: Dataset, autocast: Autocast) -> list[float] | None:
+        """The temperature of classes, or the thresholds of labels, that validation examples ask for."""
+        network.calibrate(None)
+        outputs, answers = _over(network, dataset, ROWS, autocast, lambda images, start: network.predict(images))
+        if isinstance(network.head, ClassHead):
+            return [fitted_temperature(outputs, answers)]
+        return fitted_thresholds(outputs, answers) if isinstance(network.head, LabelsHead) else None
 
     def parameter_groups(self, network: AttentionClassifier) -> dict[str, list[nn.Parameter]]:
         """The parameters: "prediction" (glimpses to answer), "policy" (where to look), "inference" (η)."""
@@ -245,7 +280,8 @@ class Classification:
 
     def about(self, config: ClassificationConfig) -> str:
         """The scene and the source of its digits."""
-        return f"scene {config.data.scene} of {Path(config.data.source).name}"
+        scene = f"scene {config.data.scene} of " if config.data.scene else ""
+        return f"{scene}{Path(config.data.source).name}"
 
     def table(self, records: Mapping[str, Mapping[str, Any]]) -> Table:
         """One row for each set and way of looking."""
@@ -287,12 +323,6 @@ class Classification:
         examples = dataset.batch(torch.arange(min(count, len(dataset))))
         named = [network.head.names[n] for n in examples.answers.tolist()]
         return _picture(network, examples.images, lambda n, said, p: f"{named[n]} seen as {said} ({p:.0%})")
-
-    def predict(
-        self, network: AttentionClassifier, files: Sequence[Path], options: Options
-    ) -> list[tuple[str, Figure]]:
-        """Not there yet for files of one's own."""
-        raise UserError("this network names classes; only captioners can be asked about image files so far")
 
 
 def _picture(network: AttentionClassifier, images: Any, title: Callable[[int, str, float], str]) -> Figure:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +44,7 @@ class Options:
     beam: int | None = None
 
 
+@runtime_checkable
 class Task(Protocol):
     """Everything that training, evaluation and pages have to know of what is trained; `config` is of the task's kind.
 
@@ -57,6 +57,9 @@ class Task(Protocol):
 
     def open(self, config: Any) -> Splits:
         """The examples; `UserError` if they cannot be had."""
+
+    def choose(self, config: Any, splits: Splits) -> tuple[Any, tuple[str, ...]]:
+        """The settings with every choice made that was left to the data, and what was chosen, a line each."""
 
     def fitting(self, network: Any, dataset: Dataset) -> Dataset:
         """The examples as this network answers; `UserError` if it was made for others."""
@@ -79,6 +82,9 @@ class Task(Protocol):
     def evaluate(self, network: Any, dataset: Dataset, options: Options, autocast: Autocast) -> dict[str, Any]:
         """All figures of a trained network on examples."""
 
+    def calibrate(self, network: Any, dataset: Dataset, autocast: Autocast) -> list[float] | None:
+        """What validation examples say of how sure the network may be, as its `calibrate` takes it."""
+
     def parameter_groups(self, network: Any) -> dict[str, list[nn.Parameter]]:
         """The network's parameters by what they do, the groups that gradients are compared in."""
 
@@ -96,6 +102,3 @@ class Task(Protocol):
 
     def look(self, network: Any, dataset: Dataset, count: int) -> Figure | None:
         """Where a network looks at the first examples, or nothing if that takes more than they hold."""
-
-    def predict(self, network: Any, files: Sequence[Path], options: Options) -> list[tuple[str, Figure]]:
-        """For each image file what the network says of it, and a picture of where it looked."""

@@ -1,0 +1,201 @@
+"""The command line of the experiments: `python -m experiments COMMAND`. Words to calls, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import tyro
+
+from wsram.cli import DEFAULT_RECIPE
+from wsram.config import CaptionData, CaptioningConfig, ClassificationConfig, Precision, changed
+from wsram.errors import UserError
+from wsram.launch import Commands, choose, launch, unframed
+from wsram.recipes import RECIPES
+from wsram.terminal import Screen
+
+PROGRAM = "python -m experiments"
+
+
+@dataclass(frozen=True)
+class Mnist:
+    """The paper's experiments on translated scaled MNIST: error of every method, exploration, curves, noise.
+
+    Stopped at any time, the same command goes on.
+    """
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ""
+    """mnist (in the user cache), mnist5k or a folder of MNIST's IDX files; by default mnist5k for smoke, else mnist."""
+    budget: Literal["smoke", "short", "standard", "paper"] = "smoke"
+    """smoke: minutes; short, standard: hours on two cores; paper: as many updates as an accelerator makes in a day."""
+    network: Literal["faithful", "best"] = "faithful"
+    """The paper's fully connected network, or our best one."""
+    precision: Precision = "auto"
+    """As in `wsram train`."""
+    seeds: int | None = None
+    """Runs of each method; by default the budget's."""
+    only: Literal["tuning", "table1", "exploration", "credit"] | None = None
+    """The one part to run; by default all."""
+    folder: Path | None = None
+    """Folder of the runs; by default runs/mnist-BUDGET."""
+    results: Path | None = None
+    """Folder of the page; by default docs/results/mnist-BUDGET."""
+    from_files: bool = False
+    """Run nothing: make the page from its results.json alone."""
+
+
+@dataclass(frozen=True)
+class Flickr8k:
+    """The paper's captions: BLEU and likelihood of every method, on features that `wsram features` extracted.
+
+    Stopped at any time, the same command goes on.
+    """
+
+    data: Annotated[CaptionData, tyro.conf.arg(name="")] = field(default_factory=CaptionData)
+    budget: Literal["smoke", "standard", "paper"] = "smoke"
+    """smoke: minutes; standard: as long as two cores need to train well; paper: twelve times the updates."""
+    precision: Precision = "auto"
+    """As in `wsram train`."""
+    seeds: int | None = None
+    """Runs of each method; by default the budget's."""
+    folder: Path | None = None
+    """Folder of the runs; by default runs/flickr8k-BUDGET."""
+    results: Path | None = None
+    """Folder of the page; by default docs/results/flickr8k-BUDGET."""
+    from_files: bool = False
+    """Run nothing: make the page from its results.json alone."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Make the results page from the files of published runs, after adding runs to them."""
+
+    add: tuple[Path, ...] = ()
+    """Run folders to publish; everything but their networks is copied."""
+    replace: bool = False
+    """Let a run take the place of another one that is published under its name."""
+    folder: Path = Path("docs/results")
+    """Where published runs are kept."""
+    page: Path = Path("docs/results.md")
+    """The page whose marked part is made anew."""
+    summary: Path | None = None
+    """A page whose marked part becomes one row for each run: the README, say."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Time an update of training and its parts against the machine's own rate of matrix products.
+
+    Its settings are those of `wsram train`; where no data are named, digits are made up.
+    """
+
+    config: Annotated[ClassificationConfig, tyro.conf.arg(name="")]
+    recipe: str = DEFAULT_RECIPE
+    """Named settings to start from."""
+    repeats: int = 20
+    """Updates timed; the median is printed."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
+def _mnist(args: Mnist, screen: Screen) -> None:
+    from experiments import mnist
+
+    name = f"mnist-{args.budget}" + ("" if args.network == "faithful" else f"-{args.network}")
+    results = args.results or Path("docs/results", name)
+    if args.from_files:
+        screen.say(f"Page: {mnist.remake(results)}")
+        return
+    budget, base = mnist.BUDGETS[args.budget], mnist.NETWORKS[args.network]
+    source = args.data or ("mnist5k" if args.budget == "smoke" else "mnist")
+    mnist.reproduce(
+        budget if args.seeds is None else replace(budget, seeds=args.seeds),
+        changed(base, source=source, precision=args.precision),
+        screen,
+        only=args.only,
+        folder=args.folder or Path("runs", name),
+        results=results,
+    )
+
+
+def _flickr8k(args: Flickr8k, screen: Screen) -> None:
+    from experiments import flickr8k
+
+    name = f"flickr8k-{args.budget}"
+    results = args.results or Path("docs/results", name)
+    if args.from_files:
+        screen.say(f"Page: {flickr8k.remake(results)}")
+        return
+    budget = flickr8k.BUDGETS[args.budget]
+    flickr8k.reproduce(
+        budget if args.seeds is None else replace(budget, seeds=args.seeds),
+        changed(cast(CaptioningConfig, RECIPES["captions"]), data=args.data, precision=args.precision),
+        screen,
+        folder=args.folder or Path("runs", name),
+        results=results,
+    )
+
+
+def _results(args: Results, screen: Screen) -> None:
+    from experiments.results import add_runs, check_marks, write_page, write_summary
+
+    for page in (args.page, args.summary):
+        if page is not None:  # before anything is published that no page could show
+            check_marks(page)
+    for target in add_runs(args.add, args.folder, replace=args.replace):
+        screen.say(f"Published: {target}")
+    write_page(args.page, args.folder)
+    screen.say(f"Page: {args.page}")
+    if args.summary is not None:
+        write_summary(args.summary, args.folder)
+        screen.say(f"Summary: {args.summary}")
+
+
+def _benchmark(args: Benchmark, screen: Screen) -> None:
+    from experiments.benchmark import benchmark
+
+    benchmark(args.config, screen, repeats=args.repeats, save=args.save)
+
+
+COMMANDS: Commands = {
+    "mnist": (Mnist, _mnist),
+    "flickr8k": (Flickr8k, _flickr8k),
+    "results": (Results, _results),
+    "benchmark": (Benchmark, _benchmark),
+}
+
+
+def parse(argv: list[str]) -> tuple[Callable[[Any, Screen], None], Any]:
+    """What to run and its arguments; `UserError` for words that are no command."""
+    with unframed():
+        if argv and argv[0] == "benchmark":
+            return _benchmark, _parse_benchmark(argv[1:])
+        return choose(COMMANDS, argv, PROGRAM)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What decides the defaults of all other settings, read first."""
+
+    recipe: str = DEFAULT_RECIPE
+
+
+def _parse_benchmark(argv: list[str]) -> Benchmark:
+    from experiments.benchmark import BENCHMARKED, MADE_UP
+
+    known = [word for word in argv if word not in ("-h", "--help")]
+    recipe = tyro.cli(_Start, args=known, return_unknown_args=True, add_help=False)[0].recipe
+    if recipe not in BENCHMARKED:
+        raise UserError(
+            f"expected a recipe that takes glimpses, got {recipe!r}; choose one of {', '.join(BENCHMARKED)}"
+        )
+    default = Benchmark(changed(BENCHMARKED[recipe], source=MADE_UP), recipe)
+    return tyro.cli(Benchmark, args=argv, default=default, prog=f"{PROGRAM} benchmark")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; see `wsram.launch.launch`."""
+    launch(PROGRAM, sys.argv[1:] if argv is None else argv, parse)

@@ -1,0 +1,308 @@
+"""What networks say of images, as values: a prediction with its glimpses, a caption with its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from wsram.data.given import Given
+from wsram.errors import UserError
+from wsram.glimpse.actions import Action
+from wsram.glimpse.sensor import Sensor
+from wsram.models.heads import Head, LabelsHead, NumberHead
+from wsram.viewing import Look, animate, draw_caption, draw_looking, glimpse_box, percent
+
+MOMENT, END = 1.2, 4.0
+"""Seconds that an animation shows each step, and the last."""
+
+
+class Glimpse(NamedTuple):
+    """One glimpse of an image, in pixels of the image as it was given, upright; its left and top edge are at 0.
+
+    left, top: of the square that was seen; outside the image everything is black.
+    side: of the square.
+    scale: pixels that one pixel of the glimpse is the mean of, along each axis, of the image as the network saw it,
+        which may have been shrunk.
+    belief: what the network would have answered after this glimpse: of each name, as in `Prediction.probabilities`.
+    """
+
+    left: float
+    top: float
+    side: float
+    scale: int
+    belief: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a classifier says of one image, and where it looked.
+
+    given: the image.
+    head: what was asked of the network.
+    sensor: what cut the glimpses.
+    outputs: (sequences, glimpses, outputs) the head's, after each glimpse of each sequence, on the CPU.
+    action: location (sequences, glimpses, 2) and scale (sequences, glimpses), on the CPU.
+    look: looks at the image again, at so many sequences drawn from that seed.
+    """
+
+    given: Given = field(repr=False)
+    head: Head = field(repr=False)
+    sensor: Sensor = field(repr=False)
+    outputs: Tensor = field(repr=False)
+    action: Action = field(repr=False)
+    look: Callable[[int, int], Prediction] = field(repr=False)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the answer is a number, and not a name with its probability."""
+        return isinstance(self.head, NumberHead)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes or labels, or of the one number."""
+        return self.head.names
+
+    @cached_property
+    def beliefs(self) -> Tensor:
+        """(glimpses, names) the probabilities after each glimpse, of a vote those of all its sequences."""
+        return self.head.probabilities(self.head.vote(self.outputs))
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(names,) of each class, or of each label by itself; of a number, its mean."""
+        return self.beliefs[-1]
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The likeliest name and its probability; of a number, its name and mean."""
+        return self._ranked(1)[0]
+
+    @property
+    def runner_up(self) -> tuple[str, float] | None:
+        """The second likeliest name and its probability; none of a number, or where there is one label alone."""
+        ranked = self._ranked(2)
+        return ranked[1] if len(ranked) > 1 else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names that are said: of classes the likeliest, of labels all above their thresholds, of a number none."""
+        if isinstance(self.head, LabelsHead):
+            above = self.head.vote(self.outputs)[-1] > torch.tensor(self.head.thresholds)
+            return tuple(name for name, present in zip(self.names, above.tolist(), strict=True) if present)
+        return () if self.is_number else (self.best[0],)
+
+    @cached_property
+    def sequences(self) -> tuple[tuple[Glimpse, ...], ...]:
+        """The glimpses of every sequence that voted; of the mode, the only one."""
+        beliefs = self.head.probabilities(self.outputs).tolist()
+        size = (self.given.pixels.shape[-2], self.given.pixels.shape[-1])
+        across, down = self.given.ratio
+        # Rounding can shrink both axes by a little different ratios: a side is as long as the longer axis makes it.
+        along = across if self.given.width >= self.given.height else down
+        found = []
+        for locations, scales, after in zip(
+            self.action.location.tolist(), self.action.scale.tolist(), beliefs, strict=True
+        ):
+            glimpses = []
+            for location, scale, belief in zip(locations, scales, after, strict=True):
+                left, top, side = glimpse_box(self.sensor, size, location, scale)
+                # The box's own pixels have their centres at whole numbers, a file's have their edges there.
+                middle = ((left + 0.5 + side / 2) * across, (top + 0.5 + side / 2) * down)
+                side *= along
+                corner = (middle[0] - side / 2, middle[1] - side / 2)
+                glimpses.append(Glimpse(*corner, side, self.sensor.scales[scale], tuple(belief)))
+            found.append(tuple(glimpses))
+        return tuple(found)
+
+    @property
+    def glimpses(self) -> tuple[Glimpse, ...]:
+        """The glimpses, in order; of a vote, those of its first sequence."""
+        return self.sequences[0]
+
+    def believed(self, glimpse: Glimpse) -> str:
+        """The likeliest answer after a glimpse, in a few words."""
+        best = max(range(len(self.names)), key=lambda n: glimpse.belief[n])
+        value = glimpse.belief[best]
+        return f"{value:.4g}" if self.is_number else f"{self.names[best]} ({percent(value)})"
+
+    def votes(self, samples: int = 16, *, seed: int = 0) -> Prediction:
+        """The mean prediction of sequences that are drawn from the policy, instead of the likeliest one.
+
+        Raises:
+            UserError: fewer than 1 sample.
+        """
+        return self.look(samples, seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the image, as JSON holds it: the answer, probabilities by name, and glimpses in order."""
+        digits = 6
+        best, value = self.best
+        shares = {name: round(p, digits) for name, p in zip(self.names, self.probabilities.tolist(), strict=True)}
+        if self.is_number:
+            said: dict[str, Any] = {best: value}
+        elif isinstance(self.head, LabelsHead):
+            said = {"labels": list(self.labels), "probabilities": shares}
+        else:
+            said = {"class": best, "probability": round(value, digits), "probabilities": shares}
+        glimpses = [
+            {
+                "left": round(g.left, 3),
+                "top": round(g.top, 3),
+                "side": round(g.side, 3),
+                "scale": g.scale,
+                "belief": [round(p, digits) for p in g.belief],
+            }
+            for g in self.glimpses
+        ]
+        return said | {"sequences": len(self.sequences), "glimpses": glimpses}
+
+    def draw(self, label: str | None = None) -> Figure:
+        """The image with its numbered glimpses, and beside it what each showed and what was believed after it.
+
+        Args:
+            label: what the image truly shows, if that is known: a mistake is told as one.
+
+        Raises:
+            UserError: a label that the network does not know.
+        """
+        return self._picture(label, None)
+
+    def animate(self, path: str | Path, label: str | None = None) -> Path:
+        """Write the same as an animated GIF, one glimpse after the other; the file must not be there yet.
+
+        Raises:
+            UserError: the file is there already or cannot be written, or a label that the network does not know.
+        """
+        count = len(self.glimpses)
+        frames = [self._picture(label, n) for n in range(count + 1)]
+        return animate([*frames, self._picture(label, None)], Path(path), seconds=[MOMENT] * (count + 1) + [END])
+
+    def __str__(self) -> str:
+        """The answer in a few words."""
+        name, value = self.best
+        if self.is_number:
+            return f"{name} {value:.4g}"
+        if isinstance(self.head, LabelsHead):
+            present = ", ".join(f"{name} ({percent(self._of(name))})" for name in self.labels)
+            return present or f"none of its labels (at most {name}, {percent(value)})"
+        other = self.runner_up
+        return f"{name} ({percent(value)})" + (f", then {other[0]} ({percent(other[1])})" if other else "")
+
+    def _ranked(self, count: int) -> list[tuple[str, float]]:
+        values, order = self.probabilities.topk(min(count, len(self.names)))
+        return [(self.names[n], p) for n, p in zip(order.tolist(), values.tolist(), strict=True)]
+
+    def _of(self, name: str) -> float:
+        return float(self.probabilities[self.names.index(name)])
+
+    def _picture(self, label: str | None, shown: int | None) -> Figure:
+        if label is not None and (self.is_number or label not in self.names):
+            raise UserError(f"expected a label among {', '.join(self.names)}, got {label!r}; name one of them")
+        image = self.given.unit()
+        pyramid = self.sensor.pyramid(image.unsqueeze(0))
+        action = Action(self.action.location[0].unsqueeze(1), self.action.scale[0].unsqueeze(1))
+        patches = self.sensor(pyramid, *action)[:, 0]
+        looks = [
+            Look((g.left, g.top, g.side), g.scale, patch, g.belief)
+            for g, patch in zip(self.glimpses, patches, strict=True)
+        ]
+        title = "before the first glimpse"
+        if shown is None:
+            title = str(self)
+        elif shown:
+            title = f"after glimpse {shown}: {self.believed(self.glimpses[shown - 1])}"
+        if label is not None and shown is None:
+            right = label in self.labels
+            title += (
+                f": right, it is {label}" if right else f": wrong, it is {label} (given {percent(self._of(label))})"
+            )
+        if len(self.sequences) > 1:
+            title += f"\na vote of {len(self.sequences)} sequences; this is the first of them"
+        return draw_looking(
+            image,
+            (self.given.height, self.given.width),
+            looks,
+            self.names,
+            title=f"{Path(self.given.name).name}: {title}" if self.given.name else title,
+            truth=label,
+            shown=shown,
+            shares=not self.is_number,
+        )
+
+
+class Cell(NamedTuple):
+    """A cell that was attended to, in pixels of the image as it was given, upright; its edges are at 0."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, eq=False)
+class Caption:
+    """What a captioner says of one image, and where it attended before each word.
+
+    given: the image, as it is drawn.
+    words: of the caption.
+    attended: the number of the cell attended to before each word and before the end, row by row from the top left.
+    grid: cells along each side of the image.
+    log_probability: of the words at these cells, in nats.
+    """
+
+    given: Given = field(repr=False)
+    words: tuple[str, ...]
+    attended: tuple[int, ...]
+    grid: int
+    log_probability: float
+
+    @property
+    def caption(self) -> str:
+        """The words as a sentence."""
+        return " ".join(self.words)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cell attended to before each word and before the end."""
+        width, height = self.given.width / self.grid, self.given.height / self.grid
+        places = (divmod(cell, self.grid) for cell in self.attended)
+        return tuple(Cell(column * width, row * height, width, height) for row, column in places)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the image, as JSON holds it."""
+        cells = [{name: round(value, 3) for name, value in cell._asdict().items()} for cell in self.cells]
+        return {
+            "caption": self.caption,
+            "words": list(self.words),
+            "log_probability": round(self.log_probability, 6),
+            "cells": cells,
+        }
+
+    def draw(self) -> Figure:
+        """The image once for each word, with the cell lit that was attended to before it."""
+        return self._picture(len(self.attended))
+
+    def animate(self, path: str | Path) -> Path:
+        """Write the same as an animated GIF, one word after the other; the file must not be there yet.
+
+        Raises:
+            UserError: the file is there already or cannot be written.
+        """
+        count = len(self.attended)
+        frames = [self._picture(n) for n in range(count + 1)]
+        return animate(frames, Path(path), seconds=[MOMENT] * count + [END])
+
+    def __str__(self) -> str:
+        """The sentence."""
+        return self.caption
+
+    def _picture(self, shown: int) -> Figure:
+        words: Sequence[str] = [*self.words, "(end)"]
+        return draw_caption(self.given.unit(), words, torch.tensor(self.attended), self.grid, shown=shown)

@@ -1,0 +1,129 @@
+"""Images as people have them: files, what Pillow opened, arrays and tensors, made into what a network looks at."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wsram.data.images import Source, read_image, read_square, size_of
+from wsram.errors import UserError, printable
+
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
+"""A file's path; an image of Pillow; an array (height, width) or (height, width, 3); a tensor (height, width) or
+(channels, height, width). Arrays and tensors hold bytes, or floating-point values in [0, 1]."""
+ROUNDING = 1e-4
+"""How far beyond [0, 1] values may lie and still be taken for rounding."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """An image, ready to be looked at.
+
+    pixels: (channels, height, width) uint8, or float32 in [0, 1].
+    height, width: of the image as it was given, upright, in pixels.
+    name: what it is called where something is said of it; empty where it has no name.
+    """
+
+    pixels: Tensor
+    height: int
+    width: int
+    name: str
+
+    @property
+    def ratio(self) -> tuple[float, float]:
+        """Pixels of the image as it was given for one of `pixels`, across and down; above 1 where it was shrunk."""
+        return self.width / self.pixels.shape[-1], self.height / self.pixels.shape[-2]
+
+    def unit(self, device: torch.device | str = "cpu") -> Tensor:
+        """The pixels as float32 in [0, 1]."""
+        pixels = self.pixels.to(device)
+        return pixels if pixels.is_floating_point() else pixels.float() / 255
+
+
+def given(image: ImageLike, channels: int, longest: int | None = None) -> Given:
+    """An image with the channels, and no larger, than a network looks at.
+
+    Arrays and tensors that fit are taken as they are; those that must be converted or shrunk become bytes first, as in
+    a file.
+
+    Args:
+        image: see `ImageLike`.
+        channels: 1 for grey, 3 for colour.
+        longest: shrink to so many pixels on the longer side, if it is longer.
+
+    Raises:
+        UserError: a file that cannot be read, or an array of another shape, type or range.
+    """
+    if not isinstance(image, np.ndarray | Tensor):
+        source = _source(image)
+        pixels = read_image(source, channels, longest)
+        height, width = pixels.shape[-2:] if longest is None else size_of(source)[:2]
+        return Given(pixels, height, width, str(image) if isinstance(image, str | Path) else "")
+    pixels = _planes(image)
+    height, width = pixels.shape[-2:]
+    if pixels.shape[0] != channels or (longest is not None and max(height, width) > longest):
+        pixels = read_image(_as_file(pixels), channels, longest)
+    return Given(pixels, height, width, "")
+
+
+def given_square(image: ImageLike, side: int) -> Given:
+    """An image squashed to (3, side, side) bytes; see `wsram.data.images.read_square`; raises as `given` does."""
+    source = _as_file(_planes(image)) if isinstance(image, np.ndarray | Tensor) else _source(image)
+    height, width, _ = size_of(source)
+    return Given(read_square(source, side), height, width, str(image) if isinstance(image, str | Path) else "")
+
+
+def _source(image: str | Path | Image.Image) -> Source:
+    if isinstance(image, Image.Image):
+        return image
+    path = Path(os.path.expanduser(image))
+    if path.is_dir():
+        raise UserError(f"expected an image file, got the folder {printable(str(path))}; name the files in it")
+    return path
+
+
+def _planes(image: np.ndarray | Tensor) -> Tensor:
+    """An array's own numbers, (channels, height, width) uint8 or float32 in [0, 1]; never shared with it."""
+    if isinstance(image, Tensor):
+        found = image.detach().cpu()
+        planes = found.unsqueeze(0) if found.ndim == 2 else found
+    else:
+        if image.dtype.kind not in "uf" or image.dtype.name == "float128":
+            raise UserError(_unlike(image))
+        found = torch.from_numpy(np.array(image, order="C"))
+        planes = found.unsqueeze(0) if found.ndim == 2 else found.movedim(-1, 0)
+    if planes.ndim != 3 or planes.shape[0] not in (1, 3) or 0 in planes.shape:
+        raise UserError(_unlike(image))
+    if planes.dtype == torch.uint8:
+        return planes.clone(memory_format=torch.contiguous_format)
+    if not planes.is_floating_point():
+        raise UserError(_unlike(image))
+    low, high = (float(value) for value in torch.aminmax(planes))
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also where they are no numbers
+        raise UserError(
+            f"expected an image with values from 0 to 1, or bytes, got values from {low:.4g} to {high:.4g}; divide "
+            "them by the largest there can be, 255 mostly"
+        )
+    return planes.float().clamp(0, 1).clone(memory_format=torch.contiguous_format)
+
+
+def _unlike(image: np.ndarray | Tensor) -> str:
+    kind, wanted = ("a tensor", "(height, width) or (1 or 3, height, width)")
+    if isinstance(image, np.ndarray):
+        kind, wanted = ("an array", "(height, width) or (height, width, 3)")
+    return (
+        f"expected an image as {kind} {wanted} of uint8 or floating-point numbers, got {image.dtype} "
+        f"{tuple(image.shape)}; convert it"
+    )
+
+
+def _as_file(planes: Tensor) -> Image.Image:
+    values = planes if planes.dtype == torch.uint8 else (planes * 255).round().to(torch.uint8)
+    array = values.numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(np.moveaxis(array, 0, -1)))

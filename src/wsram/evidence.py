@@ -1,0 +1,275 @@
+r"""Where the evidence for an answer is: the posterior over glimpses, given that answer, as a map over the image.
+
+$$\mathrm{heat}(x) = \sum_m w^m\, \frac1N \sum_n \frac{[x \in \mathrm{box}(a_n^m)]}{|\mathrm{box}(a_n^m)|}, \qquad
+  w^m \propto \frac{p(a^m|I)\, p(y|a^m, I)}{r(a^m)}, \qquad a^m \sim r$$
+
+What it is: where this network, told that the answer is y, must have looked, given how it looks (its policy) and how it
+judges what it sees. A glimpse weighs more the more probable the sequence it belongs to makes y. Beside it stands the
+network's log-evidence, log p(y|I), estimated from the same samples with its standard error.
+
+What it is not: no gradient, and no account of single pixels: all of a glimpse's square has the same share. What is
+looked at whatever the answer, the first glimpse say, is in the map of every answer: only the difference of two maps
+speaks for one against the other. It is about the network; a confident and wrong network has a clear and wrong map. With
+few effective samples (`Support.effective_samples`) the map is that of a few sequences, and says little.
+
+Source: Ba et al. 2015, whose inference network proposes from the posterior; self-normalised importance sampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from wsram.data.given import Given
+from wsram.errors import UserError
+from wsram.estimators.diagnostics import effective_sample_size
+from wsram.glimpse.actions import Action
+from wsram.glimpse.pyramid import Pyramid
+from wsram.glimpse.sensor import Sensor
+from wsram.models.classifier import AttentionClassifier
+from wsram.models.heads import ClassHead, LabelsHead
+from wsram.runtime import Autocast
+from wsram.viewing import draw_evidence, shortened
+
+SAMPLES = 500
+"""Sequences of glimpses that stand for the posterior, by default."""
+SHARE = 0.5
+"""Of the sequences, how many are the policy's own where the inference network proposes: weights are then bounded."""
+TOGETHER = 2000
+"""Sequences looked at together: bounds memory whatever the number of samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """What speaks for one answer.
+
+    label: the answer.
+    log_evidence: log p(label | image), in nats.
+    standard_error: of log_evidence, by the delta method.
+    effective_samples: how many of the sequences count, from 1 to all.
+    heat: (height, width) shares of the evidence on each pixel of the image as the network saw it; they sum to 1.
+    """
+
+    label: str
+    log_evidence: float
+    standard_error: float
+    effective_samples: float
+    heat: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What speaks for an answer, and what for another one.
+
+    given: the image.
+    label: the answer that was asked about.
+    against: the other one.
+    samples: sequences of glimpses drawn.
+    proposal: who drew them: "policy", or "inference" for half of them by the inference network.
+    """
+
+    given: Given = field(repr=False)
+    label: Support
+    against: Support
+    samples: int
+    proposal: str
+
+    def peak(self) -> tuple[float, float]:
+        """(x, y) where the evidence for the label is densest, in pixels of the image as it was given, edges at 0."""
+        row, column = divmod(int(self.label.heat.argmax()), self.label.heat.shape[1])
+        across, down = self.given.ratio
+        return (column + 0.5) * across, (row + 0.5) * down
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the image and the maps, as JSON holds it."""
+        told = {
+            name: {key: value for key, value in vars(support).items() if key != "heat"}
+            for name, support in (("label", self.label), ("against", self.against))
+        }
+        return {**told, "peak": list(self.peak()), "samples": self.samples, "proposal": self.proposal}
+
+    def draw(self) -> Figure:
+        """The image, and over it the map of each of the two answers."""
+        name = [shortened(Path(self.given.name).name)] if self.given.name else []
+        title = "\n".join([*name, f"{self.samples} sequences of glimpses", self._who()])
+        maps = [("\n".join(_told(support)), support.heat) for support in (self.label, self.against)]
+        return draw_evidence(self.given.unit(), (self.given.height, self.given.width), maps, title=title)
+
+    def __str__(self) -> str:
+        """Both answers' log-evidence, a line each."""
+        return "\n".join("{}: {}, {}".format(*_told(support)) for support in (self.label, self.against))
+
+    def _who(self) -> str:
+        return "drawn by the policy" if self.proposal == "policy" else "half of them by the inference network"
+
+
+def _told(support: Support) -> tuple[str, str, str]:
+    return (
+        shortened(support.label),
+        f"log-evidence {support.log_evidence:.3g} ± {support.standard_error:.2g} nats",
+        f"{support.effective_samples:.0f} effective samples",
+    )
+
+
+def explain(
+    network: AttentionClassifier,
+    given: Given,
+    label: str,
+    against: str | None = None,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    autocast: Autocast = nullcontext,
+) -> Evidence:
+    """Ask a network where the evidence for an answer is.
+
+    If there is an inference network, and it can be told the answer, a mixture proposes: half of the sequences are its
+    own, half the policy's. Else the policy does. Importance weights account for the difference.
+
+    Args:
+        network: in evaluation mode; it names classes or labels. Of a label, the answer is that it is present.
+        given: the image.
+        label: the answer asked about.
+        against: another answer; by default the likeliest other one.
+        samples: sequences of glimpses, at least 2.
+        seed: of the draws.
+        autocast: the precision to compute in.
+
+    Raises:
+        UserError: fewer than 2 samples, an unknown answer, the same one twice, or a network that gives numbers.
+    """
+    head = network.head
+    if not isinstance(head, ClassHead | LabelsHead):
+        raise UserError("evidence is for classes and labels, and this network gives a number")
+    if len(head.names) < 2:
+        raise UserError(f"evidence is compared with another label's, and this network knows {head.names[0]} alone")
+    if samples < 2:
+        raise UserError(f"evidence needs at least 2 samples, got {samples}")
+    for name in (label, against):
+        if name is not None and name not in head.names:
+            raise UserError(f"expected a label among {', '.join(head.names)}, got {name!r}; name one of them")
+    if label == against:
+        raise UserError(f"expected another label to compare {label} with, got the same; leave it out or name another")
+    device = next(network.parameters()).device
+    with torch.inference_mode(), autocast():
+        pyramid = network.prediction.sensor.pyramid(given.unit(device).unsqueeze(0))
+        if against is None:
+            likeliest = network.predict(pyramid).outputs[0].argsort(descending=True)
+            against = next(head.names[n] for n in likeliest.tolist() if head.names[n] != label)
+        told = network.inference is not None and isinstance(head, ClassHead)
+        if not told:
+            outputs, action = drawn(network, pyramid, samples, seed)
+        supports = []
+        for name in (label, against):
+            answer = head.names.index(name)
+            if told:
+                log_weights, action = _informed(network, pyramid, answer, samples, seed)
+            else:
+                after = outputs[:, -1, answer]
+                log_weights = after if isinstance(head, ClassHead) else F.logsigmoid(after)
+            supports.append(_support(name, log_weights, network.prediction.sensor, given, action))
+    return Evidence(given, supports[0], supports[1], samples, "inference" if told else "policy")
+
+
+def heat_map(sensor: Sensor, size: tuple[int, int], action: Action, weights: Tensor) -> Tensor:
+    """Where weighted glimpses lie: the share of each pixel, (height, width) float64, summing to 1.
+
+    A glimpse spreads its share evenly over its square; what lies outside the image is left out.
+
+    Args:
+        sensor: cuts the glimpses.
+        size: (height, width) of the image, in pixels.
+        action: location (sequences, glimpses, 2) and scale (sequences, glimpses).
+        weights: (sequences,) of the sequences, none negative.
+
+    Example:
+        >>> at = Action(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long))
+        >>> heat_map(Sensor(2, (1,)), (4, 4), at, torch.ones(1))[1]
+        tensor([0.0000, 0.2500, 0.2500, 0.0000], dtype=torch.float64)
+    """
+    side = torch.tensor(sensor.scales, dtype=torch.float64)[action.scale.cpu()].flatten() * sensor.patch_size
+    location = action.location.cpu().double().flatten(0, -2)
+
+    def covered(axis: int) -> Tensor:
+        """(glimpses, pixels) how much of each pixel along an axis lies in each glimpse."""
+        extent = size[1 - axis]
+        middle = (location[:, axis] + 1) / 2 * (extent - 1) + 0.5
+        edge = torch.arange(extent, dtype=torch.float64)
+        low, high = (middle - side / 2).unsqueeze(-1), (middle + side / 2).unsqueeze(-1)
+        return (torch.minimum(edge + 1, high) - torch.maximum(edge, low)).clamp(0, 1)
+
+    share = weights.cpu().double().unsqueeze(-1).expand(action.scale.shape).flatten() / side**2
+    heat = (covered(1) * share.unsqueeze(-1)).T @ covered(0)
+    total = heat.sum()
+    return heat / total if total > 0 else torch.full_like(heat, 1 / heat.numel())
+
+
+def drawn(
+    network: AttentionClassifier, pyramid: Pyramid, samples: int, seed: int, glimpses: int | None = None
+) -> tuple[Tensor, Action]:
+    """Sequences of glimpses at one image, drawn from the policy.
+
+    Args:
+        network: looks.
+        pyramid: of the one image.
+        samples: sequences, at least 1.
+        seed: of the draws.
+        glimpses: how many to take; by default as many as the network was made for.
+
+    Returns:
+        The head's outputs (samples, glimpses, outputs) after each glimpse; and the glimpses, location (samples,
+        glimpses, 2) and scale (samples, glimpses).
+    """
+    generator = torch.Generator(pyramid.device).manual_seed(seed)
+    parts = []
+    for count in _parts(samples):
+        looked = network.predict(pyramid, samples=count, generator=generator, glimpses=glimpses)
+        parts.append([each[:, 0] for each in (looked.outputs_after, *looked.action)])
+    outputs, location, scale = (torch.cat(each) for each in zip(*parts, strict=True))
+    return outputs, Action(location, scale)
+
+
+def _parts(samples: int) -> Iterator[int]:
+    """As many samples, at most `TOGETHER` at a time."""
+    for start in range(0, samples, TOGETHER):
+        yield min(TOGETHER, samples - start)
+
+
+def _support(label: str, log_weights: Tensor, sensor: Sensor, given: Given, action: Action) -> Support:
+    log_weights = log_weights.double().cpu()
+    count = len(log_weights)
+    weights = log_weights.softmax(0)
+    effective = float(effective_sample_size(weights))
+    return Support(
+        label=label,
+        log_evidence=float(log_weights.logsumexp(0)) - math.log(count),
+        # The delta method: the relative standard error of the mean weight, whose relative variance is M / ESS - 1.
+        standard_error=math.sqrt(max(0.0, count / effective - 1) / (count - 1)),
+        effective_samples=effective,
+        heat=heat_map(sensor, (given.pixels.shape[-2], given.pixels.shape[-1]), action, weights),
+    )
+
+
+def _informed(
+    network: AttentionClassifier, pyramid: Pyramid, answer: int, samples: int, seed: int
+) -> tuple[Tensor, Action]:
+    """Sequences of policy and inference network, told the answer: log-weights (samples,), and the glimpses."""
+    generator = torch.Generator(pyramid.device).manual_seed(seed)
+    answers = torch.tensor([answer], device=pyramid.device)
+    weights, actions = [], []
+    for count in _parts(samples):
+        rollout = network(pyramid, answers, samples=count, generator=generator, defensive=SHARE)
+        drawn_from = rollout.log_q_a if rollout.log_proposal is None else rollout.log_proposal
+        weights.append((rollout.log_p_y + rollout.log_p_a - drawn_from).sum(-1)[:, 0])
+        actions.append([each[:, 0] for each in rollout.action])
+    location, scale = (torch.cat(each) for each in zip(*actions, strict=True))
+    return torch.cat(weights), Action(location, scale)

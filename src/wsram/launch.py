@@ -1,0 +1,94 @@
+"""What every command line of ours shares: words to a command, and one line for every mistake in them.
+
+A mistake of the user's ends in one line and exit code 2; anything else that goes wrong is a defect and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, get_origin
+
+import tyro
+
+from wsram.errors import UserError
+from wsram.provenance import commanded
+from wsram.terminal import Screen
+
+Commands = dict[str, tuple[type[Any], Callable[[Any, Screen], None]]]
+"""For each command, by name, the type of its arguments and what runs it."""
+
+
+def choose(commands: Commands, argv: list[str], program: str) -> tuple[Callable[[Any, Screen], None], Any]:
+    """What to run of some commands, and its arguments, as tyro reads them."""
+    kinds: dict[str, Any] = {name: kind for name, (kind, _) in commands.items()}
+    args = tyro.extras.subcommand_cli_from_dict(kinds, args=argv, prog=program)
+    return next(run for kind, run in commands.values() if type(args) is (get_origin(kind) or kind)), args
+
+
+@contextlib.contextmanager
+def unframed() -> Iterator[None]:
+    """Within it, a mistake in the words is a `UserError`, in place of the framed text in which tyro tells it."""
+    framed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(framed):
+            yield
+    except SystemExit as end:
+        if end.code != 2:  # --help
+            raise
+        raise UserError(_one_line(framed.getvalue())) from end
+
+
+def _one_line(text: str) -> str:
+    """One line of a frame's text without its title, which says the same; its parts have rules between them."""
+    lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith("╭")]
+    parts = [" ".join(part.split()).rstrip(".:") for part in " ".join(lines).strip("╰─╯ ").split("─")]
+    return "; ".join(part for part in parts if part)
+
+
+_OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""Errors of the disk or its owner, of which no part of the program may have known to say more."""
+
+
+def launch(
+    program: str, words: list[str], parse: Callable[[list[str]], tuple[Callable[[Any, Screen], None], Any]]
+) -> None:
+    """Do what a command line says; exits with 0, or with 2 after one line on what the user should change.
+
+    Args:
+        program: how it is called, as it goes into the provenance of what is made.
+        words: the rest of the command line.
+        parse: what to run, and its arguments.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name must not end a run on an ASCII terminal
+
+    def end(line: str, code: int) -> None:
+        Screen(error=True).say(f"{program.split()[-1]}: {' '.join(line.split(chr(10)))}")
+        sys.exit(code)
+
+    try:
+        with commanded(program, words):
+            run, args = parse(words)
+            run(args, Screen())
+    except UserError as error:
+        end(str(error), 2)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in _OF_THE_PLACE:
+            raise
+        end(f"{error.filename or 'a file'}: {error.strerror}; make room or name another place", 2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__name__ != "Stopped":  # named, not imported: it would cost every command torch
+            raise
+        end(str(error), 128 + error.number)  # type: ignore[attr-defined]

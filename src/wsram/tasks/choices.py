@@ -1,0 +1,62 @@
+"""Settings that images ask for: how large glimpses are, how coarse, how many, and how long to train."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from wsram.config import ClassificationConfig, changed
+from wsram.data import Splits
+from wsram.recipes import RECIPES
+
+ROOM = 24_000_000
+"""Numbers that a batch of images may hold, so that a few copies of it fit into memory."""
+EPOCHS = 60
+"""Times that every image is seen, within the bounds below."""
+LEAST_UPDATES, MOST_UPDATES = 1500, 12_000
+
+
+def choose_by_images(config: ClassificationConfig, splits: Splits) -> tuple[ClassificationConfig, tuple[str, ...]]:
+    """The settings with patch, scales, view, batch, updates and evaluations that fit the images, and why.
+
+    What differs from the recipe `folder` was asked for and stays.
+
+    Args:
+        config: the settings.
+        splits: the data.
+    """
+    height, width = splits.train.spec.size or (224, 224)
+    shorter = min(height, width)
+    usual = RECIPES["folder"]
+
+    def kept(name: str, value: Any) -> Any:
+        """The value, or what was asked for instead."""
+        own, default = (getattr(c.model if hasattr(c.model, name) else c.schedule, name) for c in (config, usual))
+        return value if own == default else own
+
+    # A glimpse at the finest scale sees a tenth of the shorter side, at the coarsest about half of it.
+    patch = kept("patch", max(16, min(32, 8 * round(shorter / 80))))
+    scales = tuple(2**n for n in range(max(1, 1 + math.floor(math.log2(max(1.0, 0.75 * shorter / patch))))))
+    pixels = splits.train.spec.channels * height * width
+    batch = kept("batch", 2 ** max(2, min(6, int(math.log2(max(4, ROOM // pixels))))))
+    count = len(splits.train)
+    updates = kept("updates", max(LEAST_UPDATES, min(MOST_UPDATES, EPOCHS * count // min(batch, count))))
+    wanted: dict[str, tuple[Any, str]] = {
+        "patch": (patch, f"a typical image is {width} by {height} pixels"),
+        "scales": (scales[:4], f"a glimpse spans {patch} to {patch * scales[:4][-1]} of {shorter} pixels"),
+        "view": (max(16, min(40, shorter // 4)), "enough to see where something is, too little to see what"),
+        "batch": (batch, f"an image has {pixels:,} numbers"),
+        "updates": (updates, f"{count:,} training images are seen about {updates * min(batch, count) // count} times"),
+        "evaluate_every": (max(50, updates // 20), "twenty looks at the validation images"),
+    }
+    said, chosen = [], {}
+    for name, (value, why) in wanted.items():
+        own, default = (getattr(c.model if hasattr(c.model, name) else c.schedule, name) for c in (config, usual))
+        if own == default:
+            chosen[name] = value
+            said.append(f"{name.replace('_', ' ')} {_shown(value)}: {why}")
+    return changed(config, choose=False, **chosen), tuple(said)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else f"{value:,}"

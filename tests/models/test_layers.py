@@ -1,0 +1,75 @@
+"""The layers of the classifier, each by itself, as in a network of another kind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.refusals import refusal
+from wsram.glimpse.actions import Action
+from wsram.models.layers import NETWORKS, RECURRENCES, GlimpseNetwork, Recurrence, ViewNetwork
+
+
+def test_lstm_keeps_its_memory_beside_its_output() -> None:
+    layer = Recurrence("lstm", 3, 4)
+    state = layer.initial(torch.rand(2, 4))
+    inputs = torch.rand(2, 3)
+    assert isinstance(layer.unit, nn.LSTMCell)
+    output, memory = layer.unit(inputs, (state[:, :4], torch.zeros(2, 4)))
+    after = layer(inputs, state)
+    torch.testing.assert_close(layer.output(after), output)
+    torch.testing.assert_close(after[:, 4:], memory)
+
+
+@pytest.mark.parametrize("kind", RECURRENCES)
+def test_a_recurrence_takes_any_leading_axes(kind: str) -> None:
+    layer = Recurrence(kind, 3, 4)
+    inputs, state = torch.rand(2, 5, 3), layer.initial(torch.rand(2, 5, 4))
+    whole = layer(inputs, state)
+    assert layer.output(whole).shape == (2, 5, 4)
+    torch.testing.assert_close(whole[1, 3:4], layer(inputs[1, 3:4], state[1, 3:4]))
+
+
+def test_a_relu_recurrence_begins_by_adding_up_what_it_is_given() -> None:
+    layer = Recurrence("relu", 3, 4)
+    inputs, state = torch.rand(2, 3), torch.rand(2, 4)
+    alone = layer.unit.weight_ih @ inputs.mT + (layer.unit.bias_ih + layer.unit.bias_hh).unsqueeze(-1)
+    torch.testing.assert_close(layer(inputs, state), (state + alone.mT).relu())
+
+
+def test_convolutions_have_the_widths_asked_for() -> None:
+    glimpse = GlimpseNetwork("conv", channels=2, side=9, scales=3, features=7, widths=(3, 5))
+    view = ViewNetwork("conv", channels=2, side=11, features=7, widths=(3, 5))
+    for network in (glimpse, view):
+        convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        assert [module.out_channels for module in convolutions] == [3, 5]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_glimpse_network_reads_what_is_shown_and_where_it_was_taken(kind: str) -> None:
+    network = GlimpseNetwork(kind, channels=2, side=9, scales=3, features=7, widths=(3, 5))
+    patch, location, scale = torch.rand(4, 5, 2, 9, 9), torch.zeros(4, 5, 2), torch.zeros(4, 5, dtype=torch.long)
+    features = network(patch, Action(location, scale))
+    assert features.shape == (4, 5, 7) and bool((features >= 0).all())
+    for other in (
+        network(patch.flip(-1), Action(location, scale)),
+        network(patch, Action(location + 0.5, scale)),
+        network(patch, Action(location, scale + 2)),
+    ):
+        assert not torch.allclose(other, features)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_view_network_reads_where_something_is(kind: str) -> None:
+    network = ViewNetwork(kind, channels=2, side=12, features=16, widths=(3, 5))
+    view = torch.zeros(2, 2, 12, 12)
+    view[0, :, 1:4, 1:4] = view[1, :, 8:11, 8:11] = 1
+    features = network(view)
+    assert features.shape == (2, 16)
+    assert not torch.allclose(features[0], features[1])
+
+
+def test_layers_of_an_unknown_kind_are_refused() -> None:
+    refusal(lambda: Recurrence("elman", 3, 4), "'elman'", "relu, gru, lstm")
+    refusal(lambda: ViewNetwork("vit", channels=1, side=8, features=4, widths=(1, 1)), "'vit'", "fc, conv")

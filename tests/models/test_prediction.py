@@ -1,0 +1,132 @@
+"""The prediction network: what can reach its answer, where it may look, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from tests.models.networks import following, gradients, prediction, somewhere, untouched
+from tests.refusals import refusal
+from wsram.glimpse.actions import Action
+from wsram.models.layers import NETWORKS, RECURRENCES
+
+# What can reach the answer
+
+
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_view_reaches_the_answer_through_the_choice_of_glimpses_alone(recurrence: str, network: str) -> None:
+    """With the glimpses held, nothing of the path from the view to the policy has a way to the answer."""
+    model = prediction(recurrence=recurrence, network=network)
+    images, actions = torch.rand(4, 1, 20, 20), somewhere(4, 3)
+    looked = model.look(images, following(actions))
+    answer = looked.outputs[:, 0].sum()
+    for module in (model.view_network, model.upper, model.policy_head):
+        assert untouched(answer, module)
+    for module in (model.glimpse_network, model.lower, model.head):  # the test can see influence
+        assert all(g is not None for g in gradients(answer, module))
+    assert not untouched(looked.policy.log_prob(actions).sum(), model.view_network)
+    # Nor by any way that has no gradient: other weights there give the very same answer.
+    with torch.no_grad():
+        for module in (model.view_network, model.upper, model.policy_head):
+            for parameter in module.parameters():
+                parameter.normal_()
+    assert torch.equal(model.look(images, following(actions)).outputs, looked.outputs)
+
+
+def test_pixels_that_no_glimpse_covers_do_not_reach_the_answer() -> None:
+    model = prediction(patch=4, scales=(1,), view=20)
+    images = torch.rand(2, 1, 20, 20)
+    corner = Action(torch.full((2, 3, 2), -0.7), torch.zeros(2, 3, dtype=torch.long))
+    changed = images.clone()
+    changed[..., 10:, :] = torch.rand(2, 1, 10, 20)
+    before, after = (model.look(i, following(corner)) for i in (images, changed))
+    assert torch.equal(before.outputs, after.outputs)
+    assert not torch.allclose(before.policy.mean, after.policy.mean)  # the policy saw the change
+    changed = images.clone()
+    changed[..., :5, :5] = torch.rand(2, 1, 5, 5)
+    assert not torch.allclose(model.look(changed, following(corner)).outputs, before.outputs)
+
+
+def test_one_glimpse_and_many_are_read_at_the_same_loudness() -> None:
+    """The head reads the mean over glimpses; with a ReLU layer at its start, repeating a glimpse changes nothing."""
+    model = prediction(glimpses=4)
+    with torch.no_grad():
+        for weights in (model.lower.unit.bias_ih, model.lower.unit.bias_hh):
+            weights.zero_()
+    same = Action(torch.zeros(2, 4, 2), torch.zeros(2, 4, dtype=torch.long))
+    images = torch.rand(2, 1, 20, 20)
+    one, four = (model.look(images, following(same), n).outputs for n in (1, 4))
+    torch.testing.assert_close(one, four)
+
+
+def test_what_an_earlier_glimpse_would_have_answered_is_told_but_teaches_nothing() -> None:
+    model, images, actions = prediction(), torch.rand(2, 1, 20, 20), somewhere(2, 3)
+    looked = model.look(images, following(actions))
+    for n in (1, 2, 3):
+        stopped = model.look(images, following(actions), n)
+        torch.testing.assert_close(looked.outputs_after[:, n - 1], stopped.outputs)
+    assert torch.equal(looked.outputs, looked.outputs_after[:, -1])
+    reached = [g for g in gradients(looked.outputs_after[:, :-1, 0].sum(), model) if g is not None]
+    assert reached and not any(bool(g.any()) for g in reached)
+    assert any(bool(g.any()) for g in gradients(looked.outputs[:, 0].sum(), model) if g is not None)
+
+
+# Where to look
+
+
+def test_locations_are_drawn_within_the_bounds_of_their_spread() -> None:
+    model = prediction(std_range=(0.1, 0.4))
+    raw = torch.randn(1000, model.policy_head.out_features) * 20
+    policy = model.policy(raw)
+    std = policy.log_std.exp()
+    assert float(std.min()) >= 0.1 - 1e-6 and float(std.max()) <= 0.4 + 1e-6
+    assert float(policy.mean.abs().max()) <= 1
+    fixed = prediction(std_range=(0.2, 0.2)).policy(raw)
+    torch.testing.assert_close(fixed.log_std.exp(), torch.full((1000, 2), 0.2))
+
+
+def test_at_first_every_glimpse_of_an_image_is_drawn_around_the_same_place() -> None:
+    looked = prediction().look(torch.rand(3, 1, 20, 20), following(somewhere(3, 3)))
+    mean = looked.policy.mean
+    assert torch.equal(mean, mean[:, :1].expand_as(mean))
+    assert not torch.equal(mean[0], mean[1])  # which place that is, the image says
+
+
+def test_images_smaller_than_a_patch_are_looked_at_against_black() -> None:
+    """A glimpse in the middle of a small image sees all of it, wherever it lies on a larger black one."""
+    model = prediction(glimpses=1, patch=7, scales=(1,))
+    small, large = torch.rand(2, 1, 3, 5), torch.zeros(2, 1, 7, 7)
+    large[..., 2:5, 1:6] = small
+    middle = Action(torch.zeros(2, 1, 2), torch.zeros(2, 1, dtype=torch.long))
+    ours, theirs = (model.look(images, following(middle)).outputs for images in (small, large))
+    torch.testing.assert_close(ours, theirs)
+
+
+# What is refused
+
+BAD = {
+    "no glimpses": (dict(glimpses=0), "glimpses must be at least 1"),
+    "one class": (dict(names=("a",)), "classes must be at least 2"),
+    "one unit": (dict(lower_units=1), "lower units must be at least 2"),
+    "no channels": (dict(channels=0), "channels must be at least 1"),
+    "unknown recurrence": (dict(recurrence="elman"), "'elman'"),
+    "unknown network": (dict(network="transformer"), "'transformer'"),
+    "unknown answer": (dict(answer="essay"), "'essay'"),
+    "no spread": (dict(std_range=(0.0, 1.0)), "got (0.0, 1.0)"),
+    "spread upside down": (dict(std_range=(0.5, 0.1)), "got (0.5, 0.1)"),
+    "no number of a spread": (dict(std_range=(math.nan, 1.0)), "got (nan, 1.0)"),
+    "endless spread": (dict(std_range=(0.1, math.inf)), "got (0.1, inf)"),
+    "a view of no pixels": (dict(view=0), "got 0x0"),
+    "a view too small for convolutions": (dict(view=3, network="conv"), "got 3x3"),
+    "a patch too small for convolutions": (dict(patch=3, network="conv"), "got 3x3"),
+    "convolutions without channels": (dict(widths=(8, 0), network="conv"), "widths must be at least 1"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD.values(), ids=BAD)
+def test_networks_that_cannot_be_are_refused_in_one_line(changes: dict[str, Any], words: str) -> None:
+    refusal(lambda: prediction(**changes), words)
