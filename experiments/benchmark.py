@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.trials import wherever
-from wsram.config import ClassificationConfig, Config, changed, to_json
+from wsram.config import ClassificationConfig, Config, changed
 from wsram.data import Dataset
 from wsram.data.mnist import IDX_FILES
 from wsram.errors import UserError, require_at_least
@@ -27,6 +27,7 @@ from wsram.provenance import provenance
 from wsram.recipes import RECIPES
 from wsram.runs import write_whole
 from wsram.runtime import keep_freed_memory
+from wsram.settings import to_json
 from wsram.tasks import TASKS, Update
 from wsram.terminal import Screen
 from wsram.training import build_optimizer, estimation, fade, learning_rate, measures, resolved, step_generator

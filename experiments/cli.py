@@ -101,6 +101,34 @@ class Benchmark:
     """JSON file to keep the figures in."""
 
 
+@dataclass(frozen=True)
+class Pointing:
+    """Play the pointing game: whether the map of the evidence for a digit, and two others, point at that digit."""
+
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network that was trained on digits in scenes, or a released one."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """The digits, if they are not where the network was trained from."""
+    images: int = 200
+    """Scenes of each kind."""
+    samples: int = 500
+    """Sequences of glimpses for a map, and predictions for one of occlusion."""
+
+
+@dataclass(frozen=True)
+class Robust:
+    """Measure a network that names digits inverted, on grey, in noise, dim, small, large, and on nothing."""
+
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network that was trained on digits in scenes, or a released one."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """The digits, if they are not where the network was trained from."""
+    test: bool = False
+    """Measure on the test digits, instead of those held out for validation."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
 def _mnist(args: Mnist, screen: Screen) -> None:
     from experiments import mnist
 
@@ -160,11 +188,25 @@ def _benchmark(args: Benchmark, screen: Screen) -> None:
     benchmark(args.config, screen, repeats=args.repeats, save=args.save)
 
 
+def _pointing(args: Pointing, screen: Screen) -> None:
+    from experiments.pointing import pointing
+
+    pointing(args.network, args.data, screen, images=args.images, samples=args.samples)
+
+
+def _robust(args: Robust, screen: Screen) -> None:
+    from experiments.robustness import robustness
+
+    robustness(args.network, args.data, screen, test=args.test, to=args.save)
+
+
 COMMANDS: Commands = {
     "mnist": (Mnist, _mnist),
     "flickr8k": (Flickr8k, _flickr8k),
     "results": (Results, _results),
     "benchmark": (Benchmark, _benchmark),
+    "pointing": (Pointing, _pointing),
+    "robust": (Robust, _robust),
 }
 
 

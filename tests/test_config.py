@@ -21,10 +21,9 @@ from wsram.config import (
     ClassificationConfig,
     Config,
     changed,
-    from_json,
-    to_json,
 )
 from wsram.recipes import RECIPES
+from wsram.settings import from_json, to_json
 
 SOURCE = Path("somewhere/training.json")
 

@@ -25,9 +25,9 @@ import experiments.cli
 import wsram
 from tests.tiny import settings
 from wsram import cli
-from wsram.config import to_json
 from wsram.recipes import RECIPES
 from wsram.runs import SETTINGS
+from wsram.settings import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 HOMES = {"wsram": ROOT / "src" / "wsram", "experiments": ROOT / "experiments"}

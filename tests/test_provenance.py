@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import wsram
 from wsram import __version__
+from wsram import provenance as module
 from wsram.provenance import commanded, machine, provenance
 
 PACKAGE = Path(wsram.__file__).parent
@@ -71,6 +74,30 @@ def test_a_copy_in_its_own_repository_says_the_commit_and_whether_it_was_changed
     assert commit_of(copy) == commit
     (copy / "errors.py").write_text((copy / "errors.py").read_text() + "\n")
     assert commit_of(copy) == f"{commit}+changes"
+    git(repository, "checkout", "-q", ".")
+    (copy / "new.py").write_text("")
+    assert commit_of(copy) == f"{commit}+changes"
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+ORIGINS = {
+    "from a repository": (json.dumps({"url": "https://x", "vcs_info": {"commit_id": COMMIT}}), COMMIT[:12]),
+    "from a folder": ('{"url": "file:///somewhere", "dir_info": {}}', f"unknown (version {__version__})"),
+    "from an index": (None, f"unknown (version {__version__})"),
+    "damaged": ("{", f"unknown (version {__version__})"),
+}
+
+
+@pytest.mark.parametrize("origin, commit", ORIGINS.values(), ids=ORIGINS)
+def test_without_a_tree_what_pip_wrote_down_says_the_commit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, origin: str | None, commit: str
+) -> None:
+    known = SimpleNamespace(read_text=lambda name: origin if name == "direct_url.json" else None)
+    monkeypatch.setattr(module.metadata, "distribution", lambda name: known)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "provenance.py"))
+    assert provenance()["commit"] == commit
+    monkeypatch.setenv("PATH", str(tmp_path))  # nor is git needed
+    assert provenance()["commit"] == commit
 
 
 @pytest.mark.parametrize("words", [["train", "a folder", "--run", "it's"], ["x;rm", "$HOME", "*", '"'], []])

@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 
 from tests.refusals import refusal
 from tests.tiny import checkpoint, same_bits, tiny_config, weights
+from wsram.checkpoints import load_checkpoint, write_checkpoint
 from wsram.config import ClassificationConfig, changed
 from wsram.data import Spec
 from wsram.errors import UserError
 from wsram.models.classifier import AttentionClassifier
 from wsram.runs import HASHES, Run, damage, load_state, read_text, write_whole
 from wsram.tasks import TASKS
-from wsram.training import build_optimizer, load_checkpoint, write_checkpoint
+from wsram.training import build_optimizer
 
 SPEC = Spec(1, "class", tuple("0123456789"), (60, 60))
 

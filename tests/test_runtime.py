@@ -1,77 +1,101 @@
-"""The fastest precision is that of the processor; autocast is on where it was asked for."""
+"""The machine: which precision is fastest where, and what autocast does with it."""
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from pathlib import Path
 
 import pytest
 import torch
 
 from wsram import runtime
-from wsram.runtime import autocast, best_precision
+from wsram.runtime import autocast, best_device, best_precision, keep_freed_memory
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """In place of /proc/cpuinfo, of a machine without an accelerator."""
+    path = tmp_path / "cpuinfo"
+    monkeypatch.setattr(runtime, "Path", lambda name: path if name == "/proc/cpuinfo" else Path(name))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(Path, "exists", lambda self: True)
+    return path
 
 
 @pytest.mark.parametrize(
     "flags, precision",
-    [
-        ("fpu avx2 avx512f", "no"),
-        ("fpu avx512_bf16", "bf16"),
-        ("amx_bf16 amx_tile", "bf16"),
-        ("fp asimd bf16", "bf16"),
-        ("fpu avx512_bf16_not_quite ebf16", "no"),  # a flag is a whole word
-        ("", "no"),
-    ],
+    {
+        "fpu sse avx2 avx512f": "no",
+        "fpu avx512_bf16 amx_tile": "bf16",
+        "fpu amx_bf16": "bf16",
+        "fp asimd bf16 sm3": "bf16",
+        "not_bf16 bf16_too": "no",
+    }.items(),
 )
-@pytest.mark.usefixtures("no_accelerator")
-def test_the_processors_flags_choose_the_precision(flags: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda self, **_: f"processor\t: 0\nflags\t\t: {flags}\n")
+def test_half_precision_is_for_processors_that_multiply_in_it(processor: Path, flags: str, precision: str) -> None:
+    processor.write_bytes(f"processor : 0\nflags\t\t: {flags}\n".encode() + b"name : \xff\n")
     assert best_precision() == precision
 
 
-@pytest.mark.usefixtures("no_accelerator")
-def test_a_processor_that_says_nothing_computes_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "exists", lambda self: False)
-    assert best_precision() == "no"
+def test_where_nothing_is_known_of_the_processor_precision_is_full(processor: Path) -> None:
+    assert not processor.exists() and best_precision() == "no"
 
 
 @pytest.mark.parametrize("supported, precision", [(True, "bf16"), (False, "no")])
 def test_an_accelerator_decides_where_there_is_one(
-    supported: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, processor: Path, supported: bool, precision: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
     assert best_precision() == precision
 
 
-@pytest.mark.parametrize("precision, dtype", [("no", torch.float32), ("bf16", torch.bfloat16)])
-def test_products_are_computed_in_the_precision_that_was_asked_for(precision: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("no", torch.float32)])
+def test_matrix_products_are_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
     context, ones = autocast(precision, CPU), torch.ones(2, 2)
-    for _ in range(2):  # every call makes a new one
+    for _ in range(2):  # a new context each time
         with context():
             assert (ones @ ones).dtype == dtype
+    assert (ones @ ones).dtype == torch.float32
+
+
+def test_full_precision_is_full_within_half() -> None:
+    ones = torch.ones(2, 2)
+    with autocast("bf16", CPU)(), autocast("no", CPU)():
         assert (ones @ ones).dtype == torch.float32
 
 
-def test_memory_is_kept_only_where_glibc_hands_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
+def test_the_device_is_one_that_computes() -> None:
+    assert torch.ones(2, device=best_device()).sum() == 2
 
-    class Library:
-        def mallopt(self, what: int, size: int) -> int:
-            asked.append((what, size))
-            return int(size != 1 << 30)  # an older one
 
-    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: Library())
-    monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("", ""))
-    runtime.keep_freed_memory()
-    assert not asked
-    monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("glibc", "2.17"))
-    runtime.keep_freed_memory()
-    assert asked == [(-3, 1 << 30), (-3, 32 << 20), (-1, 2**31 - 1)]
+class Libc:
+    """Notes what the allocator is told; refuses thresholds above 32 MiB if it is old."""
+
+    def __init__(self, old: bool) -> None:
+        self.old, self.told = old, []
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        accepted = not (self.old and parameter == runtime.M_MMAP_THRESHOLD and value > 32 << 20)
+        self.told += [(parameter, value)] if accepted else []
+        return int(accepted)
+
+
+@pytest.mark.parametrize("old, threshold", [(False, 1 << 30), (True, 32 << 20)])
+def test_glibc_is_asked_to_keep_freed_memory(monkeypatch: pytest.MonkeyPatch, old: bool, threshold: int) -> None:
+    libc = Libc(old)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    keep_freed_memory()
+    assert libc.told == [(runtime.M_MMAP_THRESHOLD, threshold), (runtime.M_TRIM_THRESHOLD, 2**31 - 1)]
+
+
+def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded(name: None) -> None:
+        raise AssertionError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", loaded)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    keep_freed_memory()

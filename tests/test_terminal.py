@@ -1,111 +1,140 @@
-"""Whatever the terminal's width and whatever a name holds, all of what is said arrives, and nothing else."""
+"""What a person reads: text as it is, whatever names it holds, and no figure cut at any width."""
 
 from __future__ import annotations
 
-from io import StringIO
+import io
+import re
+from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from wsram.errors import printable, require_at_least
 from wsram.tables import Table
 from wsram.terminal import Screen
 
-TABLE = Table(
-    "runs/one: 10,000 test images",
-    ["method", "error of the mode", "error of a sample", "nats", "seconds"],
-    [["wake-sleep", "12.345", "67.890", "0.1234", "9,999.5"], ["variational", "11.111", "22.222", "0.3333", ""]],
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+Terminal = Callable[[int], Screen]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Makes a screen that takes the standard output for a terminal of that width."""
+
+    def of_width(width: int) -> Screen:
+        for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm-256color"), ("COLUMNS", str(width))):
+            monkeypatch.setenv(name, value)
+        return Screen()
+
+    return of_width
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[/x]",
+        "[b]bold[/b]",
+        ":smile:",
+        "[link=file:///x]y",
+        "a" * 300,
+        "1234 'x' True http://x",
+        "über ×2",
+        "",
+        r"\[b]",
+    ],
 )
-HOSTILE = "[red]x[/red] :smile: \x1b[31m\x1b]0;title\x07"
-HARMLESS = r"[red]x[/red] :smile: \x1b[31m\x1b]0;title\x07"
+def test_a_line_is_said_as_it_is(text: str, terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().say(text)
+    Screen(error=True).say(text)
+    assert capsys.readouterr() == (f"{text}\n", f"{text}\n")
+    terminal(40).say(text)
+    assert capsys.readouterr().out == f"{text}\n"  # no colours either, and no break that was not there
 
 
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
+@given(st.text())
+def test_nothing_said_is_a_command_to_the_terminal(text: str) -> None:
+    shown = io.BytesIO()
+    screen = Screen()
+    screen.console.file = io.TextIOWrapper(shown, "utf-8", "backslashreplace", newline="\n", write_through=True)
+    screen.say(text)
+    assert all(c.isprintable() or c in "\n\t" for c in shown.getvalue().decode())
 
 
-@pytest.fixture(params=[40, 200])
-def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Screen:
-    """A terminal of so many columns."""
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "JUPYTER_COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", str(request.param))
-    screen = Screen(Terminal())
-    assert screen.console.is_terminal and screen.console.width == request.param
-    return screen
+@given(st.text())
+def test_what_is_printable_stays_and_the_rest_can_be_read_back(text: str) -> None:
+    safe = printable(text)
+    assert all(c.isprintable() or c in "\n\t" for c in safe)
+    if all(c.isprintable() for c in text):
+        assert safe == text
+    if "\\" not in text:
+        assert re.sub(r"\\(x..|u....|U........|r)", lambda m: eval(f"'{m[0]}'"), safe) == text
 
 
-def said(screen: Screen) -> str:
-    return screen.console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def test_a_terminal_cuts_no_figure_however_narrow_it_is(terminal: Screen) -> None:
-    terminal.show(TABLE)
-    text = said(terminal)
-    for row in TABLE.rows:
-        for cell in row:
-            assert cell in text
-    assert "…" not in text
-    assert "10,000 test images" in text
-    if terminal.console.width == 40:
-        assert max(map(len, text.splitlines())) <= 40
-        assert "error of a sample: 67.890" in text.splitlines()
-        assert "seconds: \n" not in text  # nothing to say
-    else:
-        assert any("wake-sleep" in line and "9,999.5" in line for line in text.splitlines())
-
-
-def test_what_is_no_terminal_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    screen = Screen(StringIO())
-    screen.say("word " * 60 + "end")
+def test_the_quiet_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(quiet=True)
+    screen.say("something")
     screen.show(TABLE)
-    lines = said(screen).splitlines()
-    assert lines[0] == "word " * 60 + "end"
-    assert any(all(cell in line for cell in TABLE.rows[0]) for line in lines)
-    assert any(all(name in line for name in TABLE.header) for line in lines)
-
-
-def test_long_lines_are_the_terminals_to_break(terminal: Screen) -> None:
-    """Whoever copies one, gets one."""
-    terminal.say("x" * 300)
-    assert said(terminal) == "x" * 300 + "\n"
-
-
-def test_names_are_shown_as_they_are_and_command_nothing(terminal: Screen) -> None:
-    terminal.say(HOSTILE)
-    assert said(terminal) == HARMLESS + "\n"
-    terminal.show(Table(HOSTILE, ["name", "n"], [[HOSTILE, "1"]]))
-    with terminal.progress() as bar:
-        bar.update(bar.add_task("", total=2), description="[red]x[/red]")
-    text = said(terminal)
-    assert "[red]x[/red]" in text and ":smile:" in text
-    assert "\x1b[31m" not in text and "\x1b]0" not in text and "\x07" not in text
-
-
-def test_a_quiet_screen_says_nothing() -> None:
-    file = Terminal()
-    screen = Screen(file, quiet=True)
-    screen.say("a")
-    screen.show(TABLE)
-    assert file.getvalue() == ""
-
-
-def test_errors_go_where_errors_go(capsys: pytest.CaptureFixture[str]) -> None:
-    Screen().say("out")
-    Screen(error=True).say("err")
-    assert capsys.readouterr() == ("out\n", "err\n")
-
-
-def test_there_is_a_bar_only_where_there_is_a_terminal(terminal: Screen) -> None:
-    with terminal.progress() as bar:
-        bar.update(bar.add_task("words", total=4), completed=1)
-    assert "1/4" in said(terminal)
-    screen = Screen(StringIO())
     with screen.progress() as bar:
-        bar.update(bar.add_task("words", total=4), completed=1)
-    assert said(screen) == ""
-    before = said(terminal)
-    with terminal.progress(shown=False) as bar:
-        bar.add_task("words", total=4)
-    assert said(terminal) == before
+        bar.update(bar.add_task("", total=3), completed=2)
+    assert capsys.readouterr() == ("", "")
+
+
+TABLE = Table(
+    "A title that is [/b] longer than any column",
+    ["estimator", "with", "variance, policy", "[ESS]"],
+    [
+        ["wake-sleep-credit", "control variates, last scale summed over, dreams alone for q", "0.000123", "4.98"],
+        ["vimco", "", "1.5e+04", "1"],
+    ],
+    words=2,
+)
+FIGURES = ("0.000123", "1.5e+04", "4.98")
+
+
+def test_a_table_in_a_pipe_has_every_row_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().show(TABLE)
+    title, header, rule, *rows = capsys.readouterr().out.splitlines()
+    assert title.strip() == TABLE.title and header.split("  ")[0].strip() == "estimator" and set(rule.strip()) == {"─"}
+    for line, row in zip(rows, TABLE.rows, strict=True):
+        assert [cell for cell in row if cell] == re.split(r"\s{2,}", line.strip())
+    # Figures are set to the right.
+    assert rows[0].index("0.000123") + 8 == rows[1].index("1.5e+04") + 7 == header.index("variance, policy") + 16
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 40, 20, 8])
+def test_no_figure_is_cut_however_narrow_the_terminal(
+    width: int, terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal(width).show(TABLE)
+    said = ESCAPE.sub("", capsys.readouterr().out)
+    assert "…" not in said
+    for figure in FIGURES:
+        assert figure in said
+    if width <= 40:  # rows as lines
+        assert "variance, policy: 1.5e+04\n[ESS]: 1\n" in said and "with: \n" not in said
+        assert said.startswith(f"{TABLE.title}\n")
+    words = "".join(said.split())
+    for word in ("wake-sleep-credit", "vimco"):
+        assert word in words
+
+
+def test_a_bar_is_for_terminals_alone(terminal: Terminal) -> None:
+    assert Screen().progress().disable
+    assert not terminal(80).progress().disable and terminal(80).progress(shown=False).disable
+
+
+def test_what_a_bar_says_is_no_markup(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal(80).progress() as bar:
+        bar.update(bar.add_task("[/x] 4.98", total=10), completed=3)
+    said = ESCAPE.sub("", capsys.readouterr().out)
+    assert "[/x] 4.98" in said and "3/10" in said
+
+
+def test_a_bound_names_what_is_below_it() -> None:
+    require_at_least(1, glimpses=1, lower_units=2)
+    for value in (0, float("nan")):
+        with pytest.raises(ValueError, match=f"lower units must be at least 1, got {value}"):
+            require_at_least(1, glimpses=4, lower_units=value)

@@ -27,8 +27,9 @@ sys.path.insert(0, str(ROOT))  # the experiments lie beside the package
 
 from experiments import cli as experiments  # noqa: E402
 from wsram import cli  # noqa: E402
-from wsram.config import CONFIGS, CaptioningConfig, ClassificationConfig, Config, from_json  # noqa: E402
+from wsram.config import CONFIGS, CaptioningConfig, ClassificationConfig, Config  # noqa: E402
 from wsram.recipes import RECIPES  # noqa: E402
+from wsram.settings import from_json  # noqa: E402
 from wsram.tables import Table  # noqa: E402
 
 WIDEST = 90

@@ -8,15 +8,16 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from safetensors import SafetensorError
 
-from wsram.config import Config, changed, from_json, to_json
+from wsram.config import Config, changed
 from wsram.errors import UserError
 from wsram.models.pretrained import NETWORKS, Network, from_pretrained, network_folder, save_network
 from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
+from wsram.settings import from_json, to_json
 from wsram.tables import Table
 from wsram.tasks import TASKS
 from wsram.terminal import Screen
@@ -114,7 +115,9 @@ def card(folder: Path, name: str) -> str:
     """
     described = json.loads(read_text(folder / "config.json", "restore it"))
     kind = described["model_type"].removeprefix("wsram-")
-    known = describe(folder, folder) if (folder / SETTINGS).exists() else "How it was trained was not written down."
+    known = (
+        describe(folder, folder, name) if (folder / SETTINGS).exists() else "How it was trained was not written down."
+    )
     network = "with" if described["arguments"]["inference"] else "without"
     precision = _spoken(described["arguments"]["precision"])
     head = [
@@ -141,8 +144,14 @@ def card(folder: Path, name: str) -> str:
     return "\n".join([*head, known]) + "\n"
 
 
-def describe(folder: Path, base: Path) -> str:
-    """Everything that the files of one run or release say, as Markdown; pictures are linked from the folder `base`."""
+def describe(folder: Path, base: Path, name: str | None = None) -> str:
+    """Everything that the files of one run or release say, as Markdown.
+
+    Args:
+        folder: of the run or release.
+        base: the folder that pictures are linked from.
+        name: what it is called; by default as its folder.
+    """
     config = from_json(read_text(folder / SETTINGS, "restore it"), folder / SETTINGS)
     task = TASKS[config.task]
     made = _read(folder / "provenance.json")
@@ -165,7 +174,7 @@ def describe(folder: Path, base: Path) -> str:
     for picture in PICTURES:
         if (folder / picture).exists():
             link = os.path.relpath(folder / picture, base)
-            lines += [f"![{picture.removesuffix('.png')} of {folder.name}]({link})", ""]
+            lines += [f"![{picture.removesuffix('.png')} of {name or folder.name}]({link})", ""]
     return "\n".join(lines).rstrip()
 
 
@@ -237,7 +246,7 @@ def _further(folder: Path) -> list[Table]:
 def without_places(config: Config) -> Config:
     """The settings without where the data lay on this machine."""
     places = {name: None for name in ("images", "features") if hasattr(config.data, name)}
-    return changed(config, source=PurePath(config.data.source).name, **places)
+    return changed(config, source=_last_name(config.data.source), **places)
 
 
 def without_paths(command: str) -> str:
@@ -247,7 +256,12 @@ def without_paths(command: str) -> str:
         >>> without_paths("wsram train ../data/mnist --run runs/wide --recipe best")
         'wsram train mnist --run wide --recipe best'
     """
-    return shlex.join(PurePath(word).name if re.search(r"[\\/]", word) else word for word in shlex.split(command))
+    return shlex.join(_last_name(word) if re.search(r"[\\/]", word) else word for word in shlex.split(command))
+
+
+def _last_name(path: str) -> str:
+    """The last name of a path as any system writes it; a name on the Hub is none, and stays."""
+    return path if re.fullmatch(r"hf:[\w.-]+/[\w.-]+", path) else PureWindowsPath(path).name
 
 
 def _read(path: Path) -> Any:

@@ -241,7 +241,7 @@ def _recipe_for(argv: list[str]) -> str:
     if any((path / "Flickr8k_text").is_dir() or path.suffix == ".json" for path in folders):
         return "captions"
     images = any(path.suffix in (".csv", ".tsv", ".jsonl") or _has_classes(path) for path in folders)
-    return "folder" if images or any(word.startswith("hf:") for word in argv) else DEFAULT_RECIPE
+    return "folder" if images else DEFAULT_RECIPE
 
 
 def _has_classes(folder: Path) -> bool:

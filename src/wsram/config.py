@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -34,8 +31,8 @@ class ImageData:
     """Which images, and what is made of them."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "mnist5k"
-    """A folder of images with a sub-folder for each class; a CSV or JSONL of path and label; hf:NAME; a folder of
-    MNIST's four IDX files; mnist, in the user cache; or mnist5k, 5,000 digits that come with the demo extra."""
+    """A folder of images with a sub-folder for each class; a CSV or JSONL of path and label; a folder of MNIST's
+    four IDX files; mnist, in the user cache; or mnist5k, 5,000 digits that come with the demo extra."""
     answer: Literal["class", "labels", "number"] | None = None
     """One of several classes, several labels at once, or a number; by default what the labels look like."""
     colour: bool | None = None
@@ -366,49 +363,3 @@ def changed(config: C, **changes: Any) -> C:
 def _require_warm(temperature: float) -> None:
     if not temperature > 0:
         raise UserError(f"the proposal's temperature must be above 0, got {temperature}")
-
-
-def to_json(config: Any) -> str:
-    """A config dataclass as indented JSON; paths become strings."""
-    return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
-
-
-def from_json(text: str, source: str | Path) -> Config:
-    """The settings of a run from JSON text; `UserError` names `source` and the first thing that does not fit."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} is not valid JSON ({error}); restore it or start a new run") from error
-    task = value.get("task") if isinstance(value, dict) else None
-    if not isinstance(task, str) or task not in CONFIGS:
-        raise UserError(f"{source}: expected a task, one of {', '.join(CONFIGS)}, got {task!r}")
-    return typing.cast(Config, _build(CONFIGS[task], value, str(source)))
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value` from JSON as the type `kind`, recursively; `where` names the place for the error message."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict) or (unknown := set(value) - set(hints)):
-            came = ", ".join(sorted(unknown)) if isinstance(value, dict) else type(value).__name__
-            raise UserError(f"{where}: expected the settings {', '.join(hints)}, got {came}; made by another version?")
-        fields = {name: _build(hints[name], item, f"{where}: {name}") for name, item in value.items()}
-        return typing.cast(Any, kind)(**fields)
-    origin, choices = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):  # the latter of a Literal or None
-        return None if value is None else _build(next(c for c in choices if c is not type(None)), value, where)
-    if origin is tuple and isinstance(value, list):
-        kinds = [choices[0]] * len(value) if choices[-1] is Ellipsis else choices
-        if len(kinds) != len(value):
-            raise UserError(f"{where}: expected {len(kinds)} values, got {value!r}")
-        return tuple(_build(of, item, where) for of, item in zip(kinds, value, strict=True))
-    if origin is Literal and value in choices:
-        return value
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is float and type(value) is int and abs(value) < 2**53:
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    expected = f"one of {', '.join(map(str, choices))}" if origin is Literal else getattr(kind, "__name__", str(kind))
-    raise UserError(f"{where}: expected {expected}, got {value!r}")

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wsram.config import Config, changed, from_json
+from wsram.config import Config, changed
 from wsram.data import Dataset, Splits
 from wsram.errors import UserError
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.pretrained import CALIBRATION, Network, from_pretrained, network_folder
 from wsram.runs import DATA, SETTINGS, Run, load_state, read_text, write_whole
 from wsram.runtime import autocast, best_device
+from wsram.settings import from_json
 from wsram.tasks import TASKS, Options, Task
 from wsram.terminal import Screen
 from wsram.viewing import draw_panels, save

@@ -20,9 +20,10 @@ from typing import Any, Generic, TypeVar
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from wsram.config import Config, from_json, to_json
+from wsram.config import Config
 from wsram.errors import UserError
 from wsram.provenance import provenance
+from wsram.settings import from_json, to_json
 
 C = TypeVar("C", bound=Config)
 

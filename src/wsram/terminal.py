@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TextIO
-
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wsram.errors import printable
 from wsram.tables import Table
+
+ANY_WIDTH = 100_000
+"""Characters, more than any table has in a line."""
 
 
 class Screen:
     """Says lines and tables; nothing in a name is taken for markup or reaches the terminal as a command.
 
     Args:
-        file: where to; by default the standard output.
         quiet: say nothing.
-        error: use the standard error by default.
+        error: use the standard error, not the standard output.
     """
 
-    def __init__(self, file: TextIO | None = None, *, quiet: bool = False, error: bool = False) -> None:
-        self.console = Console(
-            file=file, quiet=quiet, stderr=error, soft_wrap=True, markup=False, highlight=False, emoji=False
-        )
+    def __init__(self, *, quiet: bool = False, error: bool = False) -> None:
+        self.console = Console(quiet=quiet, stderr=error, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -32,12 +31,15 @@ class Screen:
     def show(self, table: Table) -> None:
         """Print a table; where the terminal is too narrow for it, each row as lines, so that no figure is cut."""
         drawn = table.rich()
-        if not self.console.is_terminal or self.console.measure(drawn).minimum <= self.console.width:
-            width = None if self.console.is_terminal else max(self.console.width, self.console.measure(drawn).maximum)
-            self.console.print(drawn, width=width, soft_wrap=False, crop=False)
+        # Measured by itself: what is asked of a console is never wider than it.
+        needs = Measurement.get(self.console, self.console.options.update(max_width=ANY_WIDTH), drawn)
+        if not self.console.is_terminal:
+            self.console.width = max(self.console.width, needs.maximum)  # a file is as wide as its lines
+        if needs.minimum <= self.console.width:
+            self.console.print(drawn, soft_wrap=False, crop=False)
             return
         if table.title:
-            self.say(table.title)
+            self.say(table.title + "\n")
         for row in table.rows:
             self.say("\n".join(f"{name}: {cell}" for name, cell in zip(table.header, row, strict=True) if cell) + "\n")
 

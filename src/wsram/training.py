@@ -7,14 +7,12 @@ have done.
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, is_tensorboard_available
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from wsram.checkpoints import Progress, load_checkpoint, write_checkpoint
 from wsram.config import C, Config, ScheduleConfig, changed
 from wsram.data import Dataset
 from wsram.errors import UserError
 from wsram.estimators import Estimate, estimator, sleep
 from wsram.estimators.diagnostics import effective_sample_size, gradient_variance
-from wsram.models.pretrained import Network, fill, read_tensors, save_network
+from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
-from wsram.runs import Run, load_state, write_whole
+from wsram.runs import Run
 from wsram.runtime import best_precision, keep_freed_memory
 from wsram.tasks import TASKS, Update
 from wsram.terminal import Screen
@@ -167,85 +165,6 @@ def resolved(config: C) -> C:
     return changed(config, precision=best_precision())
 
 
-@dataclass
-class _Progress:
-    """Where a training run is; all of it goes through state.json, so that a resumed run loses nothing.
-
-    step: updates made.
-    seconds: of training alone, without evaluations.
-    best, stale: the best figure watched, and evaluations since then.
-    sums, count: of what is watched, over the updates since the last row of metrics.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    best: float = math.inf
-    stale: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, watched: dict[str, Tensor]) -> None:
-        """Take note of an update."""
-        for name, value in watched.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
-
-    def to_json(self) -> str:
-        """As state.json has it."""
-        sums = {name: value.tolist() for name, value in self.sums.items()}
-        kept = {name: value for name, value in vars(self).items() if name != "sums"} | {"sums": sums}
-        return json.dumps(kept | {"best": None if math.isinf(self.best) else self.best}) + "\n"
-
-    @staticmethod
-    def from_state(state: dict[str, Any], device: torch.device) -> _Progress:
-        """From what `load_state` read."""
-        best = state.get("best")
-        sums = {name: torch.tensor(value, device=device) for name, value in state.get("sums", {}).items()}
-        return _Progress(
-            state["step"],
-            state["seconds"],
-            math.inf if best is None else best,
-            state.get("stale", 0),
-            sums,
-            state.get("count", 0),
-        )
-
-
-def write_checkpoint(folder: Path, network: Network, optimizer: torch.optim.Optimizer, state: str) -> None:
-    """Write all that training goes on from into a folder: the network, the optimizer's moments and the progress."""
-    save_network(network, folder)
-    moments = optimizer.state_dict()["state"]
-    tensors = {f"{n}.{key}": value.contiguous() for n, entry in moments.items() for key, value in entry.items()}
-    save_file(tensors, folder / "optimizer.safetensors")
-    (folder / "optimizer.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
-    write_whole(folder / "state.json", state)
-
-
-def load_checkpoint(folder: Path, network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Fill network and optimizer, built as they were, from a checkpoint; its state is returned.
-
-    Raises:
-        UserError: the files are of another network, or incomplete.
-    """
-    state = load_state(folder)
-    fill(network, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
-    moments: dict[int, dict[str, Tensor]] = {}
-    path = folder / "optimizer.safetensors"
-    for name, tensor in read_tensors(path).items():
-        of, _, key = name.partition(".")
-        moments.setdefault(int(of) if of.isdecimal() else -1, {})[key] = tensor
-    parameters = list(network.parameters())
-    expected = {"step", "exp_avg", "exp_avg_sq"}
-    for number, entry in moments.items():
-        known = 0 <= number < len(parameters) and set(entry) == expected
-        if not known or any(entry[key].shape != parameters[number].shape for key in expected - {"step"}):
-            raise UserError(f"{path} is of another network (entry {number}); use the checkpoint it was made with")
-    if state["step"] and not moments:
-        raise UserError(f"{path} holds no moments after {state['step']} updates; restore it")
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return state
-
-
 def train(run: Run[Any], screen: Screen, *, resume: bool = False) -> Network:
     """Train the run's network to its last update, writing metrics and checkpoints into its folder.
 
@@ -302,14 +221,14 @@ def _train(
     torch.manual_seed(schedule.seed)
     network = task.build(config, examples.spec)
     optimizer = build_optimizer(network, schedule)
-    progress = _Progress()
+    progress = Progress()
     hashes = {"train": examples.fingerprint(), "validation": validation.fingerprint()} if main else {}
     if main:
         held.enter_context(run.lock())
     if resume:
         if main:
             run.check_data(hashes)
-        progress = _Progress.from_state(load_checkpoint(run.latest_checkpoint(), network, optimizer), device)
+        progress = Progress.from_state(load_checkpoint(run.latest_checkpoint(), network, optimizer), device)
         if main:
             run.forget_after(progress.step)
             run.keep_settings()
@@ -416,7 +335,7 @@ def _agreed(asked: list[int], accelerator: Accelerator) -> int:
     return int(accelerator.gather(torch.tensor([mine], device=accelerator.device)).max())
 
 
-def _row(progress: _Progress, epoch: int, accelerator: Accelerator) -> dict[str, Any]:
+def _row(progress: Progress, epoch: int, accelerator: Accelerator) -> dict[str, Any]:
     """A row of metrics, means over the updates since the last one and over processes; the sums begin anew."""
     means = {name: accelerator.reduce(value / progress.count, "mean") for name, value in progress.sums.items()}
     progress.sums, progress.count = {}, 0

@@ -15,8 +15,9 @@ from experiments.results import BEGIN, END, add_runs, write_page
 from tests.experiments.commands import read, refused
 from tests.refusals import refusal
 from tests.tiny import tiny_config, trained
-from wsram.config import changed, to_json
+from wsram.config import changed
 from wsram.evaluate import evaluate, open_trained
+from wsram.settings import to_json
 from wsram.tasks import TASKS, Options
 from wsram.terminal import Screen
 

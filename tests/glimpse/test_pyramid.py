@@ -170,7 +170,6 @@ def test_every_level_lies_where_the_layout_says_with_zeros_around_it() -> None:
     layout = pyramid.layout
     assert len(pyramid) == len(images) and pyramid.channels == 2
     assert layout.sizes.tolist() == [[w, h] for h, w in RAGGED]
-    assert layout.last.tolist() == [[w - 1, h - 1] for h, w in RAGGED]
     assert layout.images.tolist() == list(range(len(images)))
     assert layout.bases.tolist() == layout.channels[:, 0, 0].tolist()
     assert layout.strides.tolist() == layout.channels.diff(dim=1).flatten().tolist()

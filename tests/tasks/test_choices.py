@@ -99,9 +99,7 @@ def test_every_choice_is_told_with_its_reason() -> None:
 def test_what_was_asked_for_stays_and_the_rest_fits_it() -> None:
     asked = changed(FOLDER, patch=24, batch=8)
     chosen, said = choose_by_images(asked, images((480, 640), 1000))
-    assert settings(chosen) == dict(
-        patch=24, scales=(1, 2, 4, 8), view=40, batch=8, updates=7500, evaluate_every=375
-    )
+    assert settings(chosen) == dict(patch=24, scales=(1, 2, 4, 8), view=40, batch=8, updates=7500, evaluate_every=375)
     assert [line.split(":")[0] for line in said] == [
         "scales 1, 2, 4, 8",
         "view 40",

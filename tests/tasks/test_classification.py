@@ -126,9 +126,7 @@ def test_figures_do_not_depend_on_how_many_are_looked_at_together(
     assert sampled["nll_vote_6"] <= sampled["nll_one_sample"]
 
 
-def test_the_same_figures_every_time_whatever_else_was_drawn(
-    network: AttentionClassifier, scenes: SceneDigits
-) -> None:
+def test_the_same_figures_every_time_whatever_else_was_drawn(network: AttentionClassifier, scenes: SceneDigits) -> None:
     first = evaluate_mode(network, scenes) | evaluate_sampled(network, scenes, samples=3)
     torch.manual_seed(12345)
     assert evaluate_mode(network, scenes) | evaluate_sampled(network, scenes, samples=3) == first

@@ -29,15 +29,11 @@ def open_data(data: ImageData | CaptionData, seed: int = 0) -> Splits:
         from wsram.data.digits import open_digits
 
         return open_digits(data, seed)
-    if data.source.startswith("hf:"):
-        from wsram.data.hub import open_hub
-
-        return open_hub(data)
     if is_folder(data.source):
         from wsram.data.folder import open_folder
 
         return open_folder(data)
     raise UserError(
-        f"expected a folder of images, a table (.csv, .jsonl), hf:NAME, mnist5k, mnist or a folder of MNIST's IDX "
+        f"expected a folder of images, a table (.csv, .jsonl), mnist5k, mnist or a folder of MNIST's IDX "
         f"files, found nothing at {data.source!r}; name one that is there"
     )

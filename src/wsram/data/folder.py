@@ -101,6 +101,8 @@ def open_folder(data: ImageData) -> Splits:
     source = Path(data.source).expanduser()
     items, notes = read_table(source) if source.is_file() else read_folder(source)
     kind = data.answer or _kind_of(items)
+    if kind == "number":  # a table's are words, of which each would be a class to share out
+        items = [replace(item, answer=_number(item)) for item in items]
     items, hashes, sizes, problems = _usable(items)
     notes += problems
     parts, more = split(items, hashes)

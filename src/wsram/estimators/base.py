@@ -72,14 +72,14 @@ def log_ratio_of(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (log_p - log_q).masked_fill(log_p == log_q, 0.0)
 
 
-def possible(log_x: Tensor, otherwise: Tensor, dim: int = 0) -> Tensor:
+def possible(log_x: Tensor, otherwise: Tensor | float = 0.0, dim: int = 0) -> Tensor:
     """`log_x`, or `otherwise` where it is -inf for all samples, which are along `dim`: nothing tells them apart."""
     return torch.where((log_x == -math.inf).all(dim, keepdim=True), otherwise, log_x)
 
 
 def share(log_x: Tensor) -> Tensor:
     """Each sample's share (samples, batch, ...) of the samples' sum, from its logarithm; even shares of nothing."""
-    return torch.softmax(possible(log_x, torch.zeros_like(log_x)), 0)
+    return torch.softmax(possible(log_x), 0)
 
 
 def product(coefficient: Tensor, values: Tensor) -> Tensor:
@@ -112,8 +112,7 @@ def mean_of_others(values: Tensor, log_ratio: Tensor) -> Tensor:
     """For each sample the mean of the other samples' values (samples, batch, ...), weighed by their own ψ."""
     # Row m holds the normalised ratios of all samples but m.
     log_others = log_ratio.expand(len(values), *log_ratio.shape).masked_fill(itself(log_ratio), -math.inf)
-    even = torch.zeros_like(log_others).masked_fill(itself(log_ratio), -math.inf)
-    others = torch.softmax(possible(log_others, even, dim=1), 1)
+    others = torch.softmax(possible(log_others, dim=1).masked_fill(itself(log_ratio), -math.inf), 1)
     return product(others.view(*others.shape, *[1] * (values.ndim - log_ratio.ndim)), values).sum(1)
 
 

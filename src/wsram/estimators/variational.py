@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from wsram.estimators.base import (
@@ -15,8 +14,8 @@ from wsram.estimators.base import (
     foreseen,
     log_ratio_of,
     mean_of_others,
-    posterior,
     possible,
+    posterior,
     product,
     share,
     surrogate,
@@ -56,8 +55,9 @@ def variational(
     log_ratio = whole(log_ratio_of(log_p_a, log_q_a if log_proposal is None else log_proposal))
     log_p_y, log_p_a = whole(log_p_y), whole(log_p_a)
     weights, psi, log_evidence = posterior(log_p_y, log_ratio)
-    reward = possible(log_p_y.detach(), torch.zeros_like(log_p_y))
+    reward = log_p_y.detach()
     if control_variates:
+        reward = possible(reward)
         reward = reward - mean_of_others(reward, log_ratio)
     return Estimate(
         prediction_loss=surrogate(psi, log_p_y),
@@ -105,8 +105,7 @@ def variational_credit(
     log_p_a = by_step(log_p_a)
     gained = by_step(log_p_y).detach()
     log_ratio = log_ratio_of(log_p_a, by_step(log_q_a if log_proposal is None else log_proposal)).sum(-1)
-    reward, earned = gained.sum(-1, keepdim=True), before(gained)
-    reward, earned = (possible(values, torch.zeros_like(values)) for values in (reward, earned))
+    reward, earned = possible(gained.sum(-1, keepdim=True)), possible(before(gained))
     reward, earned = (values - mean_of_others(values, log_ratio) for values in (reward, earned))
     reward = reward - foreseen(earned, reward)
     return replace(plain, policy_loss=surrogate(product(share(log_ratio).unsqueeze(-1), reward), log_p_a))

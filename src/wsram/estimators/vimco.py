@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -13,8 +11,8 @@ from wsram.estimators.base import (
     itself,
     log_ratio_of,
     mean_of_others,
-    posterior,
     possible,
+    posterior,
     product,
     surrogate,
     whole,
@@ -31,15 +29,14 @@ def vimco(
 ) -> Estimate:
     r"""VIMCO: the multi-sample bound $\mathcal{L}_M = E_q[\hat L]$ with $\hat L = \log \frac1M \sum_m \tilde w^m$.
 
-    $$\nabla_\theta \approx \sum_m w^m \nabla L^m
-        + \sum_m \left(w^m - \tfrac{\rho^m}{M}\right) \nabla \log p(a^m|I), \qquad
+    $$\nabla_\theta \approx \sum_m w^m \left[\nabla L^m + \nabla \log p(a^m|I)\right], \qquad
       \nabla_\eta \approx \sum_m \left[(\hat L - \hat L_{-m}) - (w^m - \tfrac1M)\right] \nabla \log q(a^m|y,I)$$
 
     η's first bracket is the score of drawing the samples, its second what q in the weights' denominator adds. With
     `control_variates`, $\hat L_{-m}$ is $\hat L$ with $\log \tilde w^m$ replaced by the mean of the others' (the
     geometric mean of their weights), which does not depend on $a^m$. Without, it is 0, and the variance grows with M.
-    The terms in $\tfrac1M$ are our addition, left out without `control_variates`: score functions of mean exactly zero.
-    ψ in place of $\tfrac{\rho}{M}$ would be bounded, but biased; so it helps only while q is not far from the policy.
+    The $\tfrac1M$ is our addition, left out without `control_variates`: a score function's mean, exactly zero. θ has
+    no such term: $\rho^m / M$ has mean zero too, but no bound, and ψ in its place is biased.
 
     If log q carries no gradient, the policy itself is what was drawn from, and log p takes the score's terms:
 
@@ -62,21 +59,21 @@ def vimco(
         raise ValueError("vimco needs samples of the proposal that it trains; use wake-sleep with a defensive mixture")
     check(log_p_y, log_p_a, log_q_a, None, control_variates)
     log_p_y, log_p_a, log_q_a = whole(log_p_y), whole(log_p_a), whole(log_q_a)
-    log_ratio = (log_p_a - log_q_a).detach()
+    log_ratio = log_ratio_of(log_p_a, log_q_a)
     weights, psi, log_evidence = posterior(log_p_y, log_ratio)
     signal = log_evidence.expand_as(log_ratio)
     if control_variates:
-        log_w = log_ratio + log_p_y.detach()
+        log_w = possible(possible(log_ratio + log_p_y.detach(), log_ratio))
         typical = mean_of_others(log_w, torch.zeros_like(log_w))
         without = torch.where(itself(log_w), typical.unsqueeze(1), log_w)
-        signal = signal - (torch.logsumexp(without, 1) - math.log(len(log_w)))
+        signal = torch.logsumexp(log_w, 0) - torch.logsumexp(without, 1)
     zero_mean = 1.0 / len(log_p_y) if control_variates else 0.0
     trains_q = log_q_a.requires_grad
     return Estimate(
         prediction_loss=surrogate(weights, log_p_y),
-        policy_loss=surrogate(weights - zero_mean * log_ratio.exp() if trains_q else signal, log_p_a),
+        policy_loss=surrogate(weights if trains_q else signal, log_p_a),
         proposal_loss=surrogate(signal - (weights - zero_mean), log_q_a) if trains_q else log_p_y.new_zeros(()),
         weights=weights,
-        bound=(psi * log_p_y.detach()).sum(0),
+        bound=product(psi, log_p_y.detach()).sum(0),
         log_evidence=log_evidence,
     )

@@ -112,9 +112,17 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, inference:
     network = load_network(folder, inference=inference)
     kept = Path(name).expanduser() / CALIBRATION
     if kept.exists() and folder != kept.parent and isinstance(network, AttentionClassifier):
-        found = json.loads(read_text(kept, "train the run to its end again"))
-        if found["step"] == load_state(folder)["step"]:
-            network.calibrate(found["values"])
+        text = read_text(kept, "train the run to its end again")
+        try:
+            found = json.loads(text)
+            if not _is_of(Sequence[float] | None, found["values"]):
+                raise ValueError(f"no values, {found['values']!r:.80}")
+            if found["step"] == load_state(folder)["step"]:
+                network.calibrate(found["values"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(
+                f"{kept}: expected a calibration, got {type(error).__name__}: {_reason(error)}; remove it"
+            ) from error
     return network
 
 
@@ -221,14 +229,9 @@ def _reason(error: Exception) -> str:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise UserError(
-            f'{name} is a name of the Hugging Face Hub, which needs huggingface_hub; pip install "wsram[hub]", or name '
-            "a folder"
-        ) from error
+    from huggingface_hub import snapshot_download  # slow to import, and seldom needed
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

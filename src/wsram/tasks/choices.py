@@ -29,18 +29,18 @@ def choose_by_images(config: ClassificationConfig, splits: Splits) -> tuple[Clas
     shorter = min(height, width)
     usual = RECIPES["folder"]
 
-    def kept(name: str, value: Any) -> Any:
-        """The value, or what was asked for instead."""
+    def asked(name: str) -> Any:
+        """What was asked for instead of the recipe's, or None."""
         own, default = (getattr(c.model if hasattr(c.model, name) else c.schedule, name) for c in (config, usual))
-        return value if own == default else own
+        return None if own == default else own
 
     # A glimpse at the finest scale sees a tenth of the shorter side, at the coarsest about half of it.
-    patch = kept("patch", max(16, min(32, 8 * round(shorter / 80))))
+    patch = asked("patch") or max(16, min(32, 8 * round(shorter / 80)))
     scales = tuple(2**n for n in range(max(1, 1 + math.floor(math.log2(max(1.0, 0.75 * shorter / patch))))))
     pixels = splits.train.spec.channels * height * width
-    batch = kept("batch", 2 ** max(2, min(6, int(math.log2(max(4, ROOM // pixels))))))
+    batch = asked("batch") or 2 ** max(2, min(6, int(math.log2(max(4, ROOM // pixels)))))
     count = len(splits.train)
-    updates = kept("updates", max(LEAST_UPDATES, min(MOST_UPDATES, EPOCHS * count // min(batch, count))))
+    updates = asked("updates") or max(LEAST_UPDATES, min(MOST_UPDATES, EPOCHS * count // min(batch, count)))
     wanted: dict[str, tuple[Any, str]] = {
         "patch": (patch, f"a typical image is {width} by {height} pixels"),
         "scales": (scales[:4], f"a glimpse spans {patch} to {patch * scales[:4][-1]} of {shorter} pixels"),
@@ -51,8 +51,7 @@ def choose_by_images(config: ClassificationConfig, splits: Splits) -> tuple[Clas
     }
     said, chosen = [], {}
     for name, (value, why) in wanted.items():
-        own, default = (getattr(c.model if hasattr(c.model, name) else c.schedule, name) for c in (config, usual))
-        if own == default:
+        if asked(name) is None:
             chosen[name] = value
             said.append(f"{name.replace('_', ' ')} {_shown(value)}: {why}")
     return changed(config, choose=False, **chosen), tuple(said)
