@@ -116,7 +116,7 @@ def test_the_card_has_the_hubs_head_and_the_figures(released: Path) -> None:
     assert "# digits-small\n" in body and "with the inference network" in flowing(body)
     assert 'wsram.from_pretrained("digits-small")' in body
     assert "`wsram train digits --run measured --recipe demo`" in body
-    assert "scene translated of digits" in body and "Measured in precision no." in body
+    assert "scene translated of digits" in body and "Measured in float32." in body
     for name in ("validation", "test"):
         found = json.loads((released / f"evaluation-{name}.json").read_text())
         for way in ("mode", "one_sample", "vote_2"):
@@ -129,7 +129,7 @@ def test_the_card_has_the_hubs_head_and_the_figures(released: Path) -> None:
 def test_a_run_that_was_not_evaluated_claims_no_figures(digit_run: Path, tmp_path: Path) -> None:
     release(digit_run, tmp_path / "new", QUIET)
     text = (tmp_path / "new" / "README.md").read_text()
-    assert "%" not in text and "Measured in precision" not in text
+    assert "%" not in text and "Measured in float32." not in text
     assert not list((tmp_path / "new").glob("evaluation-*"))
 
 

@@ -225,7 +225,7 @@ class Faults:
         self.at, self.failure, self.count = at, failure, 0
         for where, name in TAKING_ROOM + (OTHERS_STILL if failure is DiedError else ()):
             patch.setattr(where, name, self.faulty(getattr(where, name)))
-        for name in ("wsram.models.pretrained.save_file", "wsram.training.save_file"):
+        for name in ("wsram.models.pretrained.save_file", "wsram.checkpoints.save_file"):
             patch.setattr(name, self.faulty(save_file))
 
     def faulty(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -244,13 +244,13 @@ def some_checkpoint(run: Run[Any]) -> Callable[[Path], None]:
     tensors = {"a": torch.arange(3.0)}
 
     def write(folder: Path) -> None:
-        from wsram import training
+        from wsram import checkpoints
         from wsram.models import pretrained
 
         pretrained.save_file(tensors, folder / "model.safetensors")
         (folder / "model.safetensors").chmod(0o644)
         write_whole(folder / "config.json", "{}\n")
-        training.save_file(tensors, folder / "optimizer.safetensors")
+        checkpoints.save_file(tensors, folder / "optimizer.safetensors")
         write_whole(folder / "state.json", '{"step": 1, "seconds": 1}\n')
 
     return write
@@ -314,9 +314,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
 
         return write
 
-    for name in ("wsram.training.save_file", "wsram.models.pretrained.save_file"):
+    for name in ("wsram.checkpoints.save_file", "wsram.models.pretrained.save_file"):
         monkeypatch.setattr(name, full_at(save_file, 1))
-    monkeypatch.setattr("wsram.training.write_whole", full_at(write_whole, 0))
+    monkeypatch.setattr("wsram.checkpoints.write_whole", full_at(write_whole, 0))
     refusal(lambda: saved(run, 8, updates=3), run.folder, "No space left on device", "earlier checkpoints are intact")
     assert run.latest_checkpoint() == first and files(first) == before
     assert names(run.folder / "checkpoints") == ["step-000000000", first.name]

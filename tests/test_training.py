@@ -40,7 +40,7 @@ from tests.tiny import (
     write_digits,
     write_idx,
 )
-from wsram import training
+from wsram import checkpoints, runs, training
 from wsram.cli import main
 from wsram.config import AugmentConfig, ClassificationConfig, Config, ScheduleConfig, changed
 from wsram.estimators import ESTIMATORS, Estimate, wake_sleep
@@ -329,7 +329,7 @@ def test_killed_while_it_begins(
     tmp_path: Path, config: ClassificationConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     """A folder without settings holds no run yet: the same command makes it."""
-    write = training.write_whole
+    write = runs.write_whole
 
     def die(path: Path, text: str) -> None:
         if path.name == written:
@@ -638,7 +638,7 @@ def test_an_absurd_learning_rate_leaves_nothing_behind_that_is_not_finite(
 def test_a_full_disk_ends_the_run_and_spares_its_checkpoint(
     tmp_path: Path, config: ClassificationConfig, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, calls = training.save_file, 0
+    save, calls = checkpoints.save_file, 0
 
     def save_file(*args: Any) -> None:
         nonlocal calls
@@ -648,7 +648,7 @@ def test_a_full_disk_ends_the_run_and_spares_its_checkpoint(
         save(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_file", save_file)
+        patch.setattr(checkpoints, "save_file", save_file)
         refusal(lambda: trained(tmp_path / "run", config), "No space left on device", "--resume", "step-000000008")
     assert load_state(checkpoint(tmp_path / "run"))["step"] == 4
     trained(tmp_path / "run", config, resume=True)

@@ -257,12 +257,13 @@ def _distance(point: tuple[float, float], a: tuple[float, float], b: tuple[float
 
 def _cross(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> bool:
     """Whether two lines between points cross."""
-
-    def side(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
     (a, b), (c, d) = one, other
-    return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+    return _side(a, b, c) * _side(a, b, d) < 0 and _side(c, d, a) * _side(c, d, b) < 0
+
+
+def _side(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    """Above 0 where a point c lies to one side of the line through a and b, below 0 on the other."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def frame(axes: Axes, colour: str) -> None:

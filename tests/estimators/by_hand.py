@@ -71,15 +71,35 @@ def signals(weight: list[float], control_variates: bool) -> list[float]:
 
 def hand_vimco(control_variates: bool, inference: bool) -> HandFormula:
     def formula(tables: Tables, drawn: Tensor) -> Coefficients:
-        _, rho, weight = numbers(tables, drawn)
+        _, _, weight = numbers(tables, drawn)
         w, signal = share(weight), signals(weight, control_variates)
         if not inference:
             return w, signal, [0.0] * len(w)
         zero_mean = 1 / len(w) if control_variates else 0.0
-        policy = [w[m] - zero_mean * rho[m] for m in range(len(w))]
-        return w, policy, [signal[m] - (w[m] - zero_mean) for m in range(len(w))]
+        return w, w, [signal[m] - (w[m] - zero_mean) for m in range(len(w))]
 
     return formula
+
+
+def slope_by_hand(regressor: list[list[float]], response: list[list[float]], image: int) -> float:
+    """Least squares through the origin over all images but one, shrunk by how far they disagree, from 0 to 1."""
+    others = [b for b in range(len(regressor)) if b != image]
+    shared = {b: sum(x * y for x, y in zip(regressor[b], response[b], strict=True)) for b in others}
+    own = {b: sum(x * x for x in regressor[b]) for b in others}
+    if len(others) < 2 or sum(shared.values()) <= 0:
+        return 0.0
+    slope = sum(shared.values()) / sum(own.values())
+    error = sum((shared[b] - slope * own[b]) ** 2 for b in others) / sum(own.values()) ** 2
+    error *= len(others) / (len(others) - 1)
+    return min(1.0, slope * max(0.0, 1 - error / slope**2))
+
+
+def foreseen_by_hand(regressor: list[list[float]], response: list[list[float]], image: int) -> list[float]:
+    """What the slope foretells of an image's response (samples), as far as the other images' regressors reach."""
+    sizes = [sum(x * x for x in values) for values in regressor]
+    reach = 1 - sizes[image] / sum(sizes) if sum(sizes) else 0.0
+    slope = slope_by_hand(regressor, response, image)
+    return [slope * reach * x for x in regressor[image]]
 
 
 def hand(each: Estimator, control_variates: bool, inference: bool) -> HandFormula:

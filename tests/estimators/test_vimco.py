@@ -62,14 +62,13 @@ def test_variance_of_vimco_falls_with_more_samples_for_its_baseline_alone(infere
     assert without[-1] > without[0] / 2  # M scores, each times a signal that does not shrink
 
 
-@pytest.mark.parametrize("samples", [3, 5, 8])
-def test_control_variate_of_vimco_lowers_the_variance_for_the_policy_too(samples: int) -> None:
-    ratios = []
-    for seed in range(1, 9):
-        of = world(seed, inference=True, spread=0.4)  # its ratios are not bounded: q must not be far from p
-        with_it, without = (exact_moments(vimco, of, samples, control_variates=c)[P].variance for c in (True, False))
-        ratios.append(with_it / without)
-    assert sum(ratios) / len(ratios) < 0.4 and max(ratios) < 1
+@SEED
+def test_baseline_of_vimco_leaves_the_policy_alone_where_another_proposes(seed: int) -> None:
+    """The policy's coefficients are the weights, which no ratio makes large: a far proposal costs no variance."""
+    of = world(seed, inference=True, spread=3.0)
+    assert (of.tables.p - of.tables.q).max() > 2
+    with_it, without = (exact_moments(vimco, of, 5, control_variates=c)[P] for c in (True, False))
+    assert with_it.variance == without.variance < float(of.scores.p.square().sum(-1).max())
 
 
 def geometric(values: list[float]) -> float:

@@ -183,14 +183,15 @@ def test_likelihood_of_soft_attention_is_that_of_each_caption_by_itself(
     assert TASK.evaluate(network, validation, Options(beam=1), nullcontext)["samples"] == 1
 
 
-def test_more_samples_bring_the_evidence_bound_closer(caption_run: Path, validation: CaptionDataset) -> None:
+def test_of_one_sample_the_evidence_is_the_bound_and_of_many_it_is_above_it(
+    caption_run: Path, validation: CaptionDataset
+) -> None:
     network = _network(caption_run)
     dataset = TASK.fitting(network, validation)
     assert isinstance(dataset, CaptionDataset)
     one, many = (evaluate_likelihood(network, dataset, samples=samples) for samples in (1, 32))
     assert one["nll_word"] == pytest.approx(one["bound_word"])
     assert many["nll_word"] < many["bound_word"]
-    assert many["nll_word"] < one["nll_word"]
     assert evaluate_likelihood(network, dataset, samples=32) == many  # its draws are its own
 
 
