@@ -17,7 +17,8 @@ from wsram.errors import UserError
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
 from wsram.models.heads import Head, LabelsHead, NumberHead
-from wsram.viewing import Look, animate, draw_caption, draw_looking, glimpse_box, percent
+from wsram.tables import percent
+from wsram.viewing import Look, animate, draw_caption, draw_looking, glimpse_box
 
 MOMENT, END = 1.2, 4.0
 """Seconds that an animation shows each step, and the last."""

@@ -81,13 +81,14 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
     screen.say(f"Released: {target} ({size / 1e6:.1f} MB); try `wsram evaluate {target}`")
 
 
-def release_network(network: Network, known: Path | None, target: Path) -> Path:
+def release_network(network: Network, known: Path | None, target: Path, name: str | None = None) -> Path:
     """Write a network as a folder for others, with a card and the records of a released folder, if it came from one.
 
     Args:
         network: what is written.
         known: the folder that it was opened from.
         target: a folder that does not exist yet, or is empty.
+        name: by which others will open it; by default the folder's.
 
     Raises:
         UserError: the target is there, or cannot be written.
@@ -102,7 +103,7 @@ def release_network(network: Network, known: Path | None, target: Path) -> Path:
         for record in there:
             if record.is_file() and not record.is_symlink():
                 shutil.copyfile(record, target / record.name)
-        write_whole(target / CARD, card(target, target.name))
+        write_whole(target / CARD, card(target, name or target.name))
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
     return target

@@ -38,7 +38,8 @@ from wsram.glimpse.sensor import Sensor
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead, LabelsHead
 from wsram.runtime import Autocast
-from wsram.viewing import draw_evidence, shortened
+from wsram.tables import shortened
+from wsram.viewing import draw_evidence
 
 SAMPLES = 500
 """Sequences of glimpses that stand for the posterior, by default."""

@@ -217,7 +217,7 @@ class Predictor:
 
         api = HfApi(token=token)
         with TemporaryDirectory() as place:
-            folder = self.save_pretrained(Path(place) / repo_id.rpartition("/")[2])
+            folder = release_network(self.network, self.folder, Path(place) / "network", repo_id)
             try:
                 address = api.create_repo(repo_id, private=private, exist_ok=True)
                 api.upload_folder(repo_id=repo_id, folder_path=folder)

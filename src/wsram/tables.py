@@ -72,3 +72,18 @@ class Panel:
     curves: Sequence[tuple[str, Sequence[float], Sequence[float]]]
     log: bool = False
     stacked: bool = False
+
+
+def percent(share: float) -> str:
+    """A probability in words that do not say more than it does.
+
+    Example:
+        >>> percent(0.5), percent(0.99996), percent(0.0)
+        ('50.0%', '>99.9%', '<0.1%')
+    """
+    return ">99.9%" if share > 0.9995 else "<0.1%" if share < 0.0005 else f"{share:.1%}"
+
+
+def shortened(name: str) -> str:
+    """A name with room for it in a picture."""
+    return name if len(name) <= 20 else name[:19] + "…"
