@@ -41,10 +41,12 @@ def test_every_estimator_appears_under_every_proposal_that_fits_it(opened: tuple
     for row in rows:
         assert (row["samples"], row["batch"], row["draws"]) == (2, 2, 2)
         assert 1 <= row["ess"] <= 2
-        assert math.isfinite(row["bound"]) and row["bound"] <= row["log_evidence"] + 1e-4
-        assert all(
-            math.isfinite(value) and value >= 0 for group in row["gradient"].values() for value in group.values()
-        )
+        assert math.isfinite(row["bound"]) and math.isfinite(row["log_evidence"])
+        if row["proposal"] == "policy" and not row["sum_scale"]:  # by Jensen; reweighted, few samples need not heed it
+            assert row["bound"] <= row["log_evidence"] + 1e-4
+        # The squared norm is freed of the variance's share in it, and so may come out below zero.
+        assert all(math.isfinite(value) for group in row["gradient"].values() for value in group.values())
+        assert all(group["variance"] >= 0 for group in row["gradient"].values())
         assert ("inference" in row["gradient"]) == (row["proposal"] == "inference")
 
 

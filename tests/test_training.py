@@ -263,12 +263,11 @@ def test_resumed_is_as_if_never_stopped(tmp_path: Path, config: ClassificationCo
     assert same_bits(*(load_file(folder / "model.safetensors") for folder in best))
 
 
-@pytest.mark.parametrize("updates", [(5,), (4, 5, 8, 9)])
 def test_wherever_and_however_often_it_was_killed(
-    tmp_path: Path, config: ClassificationConfig, each_update: None, updates: tuple[int, ...]
+    tmp_path: Path, config: ClassificationConfig, each_update: None
 ) -> None:
     trained(tmp_path / "whole", config)
-    for n, update in enumerate(updates):
+    for n, update in enumerate((4, 5, 8, 9)):
         interrupted(tmp_path / "parts", config, update, resume=n > 0)
         # Each update that came to its end has its row, the last ones beyond the checkpoint.
         assert [row["step"] for row in rows(tmp_path / "parts")] == list(range(1, update + 1))
@@ -303,8 +302,7 @@ def test_what_a_killed_process_leaves_half_written_does_not_matter(
     assert not list((tmp_path / "parts").rglob("*.partial"))
 
 
-@pytest.mark.parametrize("update", [4, 10])
-@pytest.mark.parametrize("name", ["log", "save_checkpoint"])
+@pytest.mark.parametrize("name, update", [("log", 10), ("save_checkpoint", 4), ("save_checkpoint", 10)])
 def test_killed_between_a_checkpoint_and_its_row(
     tmp_path: Path, config: ClassificationConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, name: str, update: int
 ) -> None:
@@ -595,15 +593,11 @@ def broken(how: str, update: int) -> Callable[[Config], Callable[[Rollout[Any, A
 
 @pytest.mark.parametrize("how, update", [("nan", 5), ("inf", 7), ("gradient", 5)])
 def test_a_loss_that_is_not_finite_ends_the_run_and_spares_its_checkpoint(
-    tmp_path: Path,
-    config: ClassificationConfig,
-    each_update: None,
-    monkeypatch: pytest.MonkeyPatch,
-    how: str,
-    update: int,
+    tmp_path: Path, config: ClassificationConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, how: str, update: int
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(training, "estimation", broken(how, update))
+        patch.setattr(training, "LOG_EVERY", 1)
         refusal(
             lambda: trained(tmp_path / "run", config), "no longer finite", "last good checkpoint is", "step-000000004"
         )
@@ -612,8 +606,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_its_checkpoint(
     assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, update + 1))
     # It is good indeed: what was wrong put right, the run goes on as if nothing had been.
     trained(tmp_path / "run", config, resume=True)
-    trained(tmp_path / "whole", config)
-    assert same_run(tmp_path / "whole", tmp_path / "run")
+    assert same_bits(weights(whole), weights(tmp_path / "run"))
 
 
 def test_a_loss_that_is_not_finite_from_the_start(

@@ -238,6 +238,7 @@ def test_a_name_is_drawn_as_it_is_and_not_as_mathematics(tmp_path: Path, name: s
     picture(save(caption, tmp_path / "caption.png"))
     shown = [name, name, name]
     panel = draw_panels([Panel(name, name, name, [(label, [1], [1]) for label in (name, "b")])])
+    assert legend_of(panel.axes[0]) == [name, "b"]
     picture(save(panel, tmp_path / "panels.png"))
     axes = panel.axes[0]
     assert [axes.get_title(), axes.get_xlabel(), axes.get_ylabel()] == shown

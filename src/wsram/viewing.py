@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import FormatStrFormatter
 from PIL import Image
 from torch import Tensor
@@ -370,8 +371,8 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
     for axis, panel, own in zip(axes.flat, panels, labels, strict=False):
         order = shared if one_legend else own
         style = {label: (LINES[n % len(LINES)], ("-", "--")[n // len(LINES) % 2]) for n, label in enumerate(order)}
-        if panel.stacked:
-            xs = panel.curves[0][1] if panel.curves else []
+        if panel.stacked and panel.curves:
+            xs = panel.curves[0][1]
             axis.stackplot(xs, *(ys for _, _, ys in panel.curves), labels=own, colors=[style[name][0] for name in own])
             axis.set_ylim(0, 1)
         else:
@@ -393,4 +394,6 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
         axis.axis("off")
     if one_legend:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(3, len(handles)))
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names are shown as they are
     return figure

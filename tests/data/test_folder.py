@@ -340,4 +340,4 @@ def test_a_folder_is_trained_on_and_evaluated(tmp_path: Path, capsys: pytest.Cap
         found = json.loads((run / f"evaluation-{name}.json").read_text())
         assert (found["set"], found["examples"]) == (name, count)
         assert 0 <= found["error_mode"] <= 1
-        assert f"{count} {name} images" in capsys.readouterr().out
+        assert f"{count} {name} images" in " ".join(capsys.readouterr().out.split())

@@ -94,9 +94,9 @@ def _planes(image: np.ndarray | Tensor) -> Tensor:
         found = image.detach().cpu()
         planes = found.unsqueeze(0) if found.ndim == 2 else found
     else:
-        if image.dtype.kind not in "uf" or image.dtype.name == "float128":
+        if image.dtype.kind not in "uf" or image.dtype.itemsize > 8:
             raise UserError(_unlike(image))
-        found = torch.from_numpy(np.array(image, order="C"))
+        found = torch.from_numpy(np.array(image, dtype=image.dtype.newbyteorder("="), order="C"))
         planes = found.unsqueeze(0) if found.ndim == 2 else found.movedim(-1, 0)
     if planes.ndim != 3 or planes.shape[0] not in (1, 3) or 0 in planes.shape:
         raise UserError(_unlike(image))
