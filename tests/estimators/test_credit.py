@@ -42,8 +42,9 @@ def test_without_control_variates_there_is_no_credit(each: Estimator) -> None:
 
 
 @CREDIT
-def test_a_single_image_has_no_others_to_fit_a_slope_to(each: Estimator) -> None:
-    steps = [torch.randn(4, 1, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+@pytest.mark.parametrize("batch", [1, 2])
+def test_so_few_images_have_no_others_to_fit_a_slope_to(each: Estimator, batch: int) -> None:
+    steps = [torch.randn(4, batch, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     ours, theirs = (e(*steps) for e in (each, WHOLE[each]))
     for a, b in zip(gradient(ours.loss, *steps), gradient(theirs.loss, *steps), strict=True):
         close(a, b, 1e-13)

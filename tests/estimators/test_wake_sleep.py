@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from tests.estimators.by_hand import Coefficients, HandFormula, hand_moments, numbers, share
-from tests.estimators.enumeration import Tables, World, coefficients, exact_moments, gradient, multisets, world
+from tests.estimators.enumeration import (
+    Tables,
+    World,
+    coefficients,
+    exact_moments,
+    gradient,
+    moments,
+    multisets,
+    probability,
+    world,
+)
 from tests.estimators.families import (
     CONTROL,
     PROPOSAL,
@@ -112,6 +122,26 @@ def test_a_proposal_that_is_the_posterior_is_left_where_it_is(samples: int) -> N
     close(estimate.log_evidence, of.evidence().detach().expand(index.shape[1]), 1e-13)
     taken = coefficients(wake_sleep, at_posterior, index, control_variates=True)
     assert taken.q.abs().max() < 1e-13
+
+
+@SEED
+def test_control_variates_cost_the_policy_a_part_of_its_gradient_where_q_is_the_posterior(seed: int) -> None:
+    """Without them the policy's estimate is then unbiased; ψ is self-normalised, and takes a part of order 1/M."""
+    of = world(seed, inference=True)
+    at_posterior = Tables(*of.tables[:2], of.posterior.log())
+    exact = exact_gradients(of)[P]
+    kept = {}
+    for samples in (2, 8, 32):
+        index = multisets(samples)
+        chance = probability(index, at_posterior.q, ordered=False)
+        without, with_them = (
+            moments(coefficients(wake_sleep, at_posterior, index, control_variates=c).p, of.scores.p, index, chance)
+            for c in (False, True)
+        )
+        close(without.mean, exact, 1e-12)
+        kept[samples] = float(with_them.mean @ exact / exact.square().sum())
+    assert 0 < kept[2] < 0.6
+    assert 1 - kept[8] < 0.6 * (1 - kept[2]) and 1 - kept[32] < 0.4 * (1 - kept[8])
 
 
 OfWeights = Callable[[float, float, int], float]

@@ -8,6 +8,9 @@ The three are (samples, batch) of whole sequences, or (samples, batch, steps) of
 the sequence's. Of `log_p_y`, a step is what the label's log-probability gains after that step's action: of a caption,
 the next word's log-probability; of a classifier, how much more probable the label became. Estimators that assign credit
 to single glimpses need the steps; the others take their sum.
+
+A log-probability of -inf concerns its own image: what weighs nothing counts as nothing, samples none of which is
+possible weigh what their ratios say, and a gradient that has no finite limit is not finite. NaN stays NaN, there alone.
 """
 
 from wsram.estimators.base import Estimate

@@ -83,9 +83,10 @@ def variational_credit(
       + \sum_n \left(L^m - b^m - \beta_n (L^m_{<n} - b^m_{<n})\right) \nabla \log p(a^m_n|a^m_{<n}, I) \right]$$
 
     $L_{<n}$ is the sum of the steps of log p(y|a,I) before glimpse n: settled before glimpse n was chosen, so that its
-    score owes it nothing; $b_{<n}$ is the mean of the other samples'. $\beta_n$ is the slope with which $L$ follows
-    $L_{<n}$, fitted to the other images of the batch: at 1 a glimpse answers only for the reward that comes after it,
-    at 0 for all of it, as in `variational`, to which this reduces with one step, one image or no `control_variates`.
+    score owes it nothing; $b_{<n}$ is the mean of the other samples'. $\beta_n$ says how far $L$ follows
+    $L_{<n}$, from the other images of the batch (`base.foreseen`): at 1 a glimpse answers only for the reward that
+    comes after it, at 0 for all of it, as in `variational`, to which this reduces with one step, fewer than three
+    images or no `control_variates`.
     When the policy itself proposes, unbiased for ∇F at every number of samples and images.
 
     Args:

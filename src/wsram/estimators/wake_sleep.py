@@ -39,7 +39,8 @@ def wake_sleep(
     The subtracted terms estimate a score function's mean, which is zero, from the same samples; without
     `control_variates` they are left out. $\phi^m = 1/M$ if q itself was drawn from. If a `log_proposal` q' was, it
     stands for q in w and ψ, and $\phi^m = (q/q')^m / \sum_i (q/q')^i$. When the policy itself proposes, log q carries
-    no gradient, ψ = 1/M, and the last term is constant. Biased at finite M, consistent as M grows.
+    no gradient, ψ = 1/M, and the last term is constant. Biased at finite M, consistent as M grows; under another
+    proposal ψ is itself an estimate, and takes part of the gradient along, of order 1/M.
 
     Args:
         log_p_y, log_p_a, log_q_a: (samples, batch) or (samples, batch, steps) nats.
@@ -86,10 +87,10 @@ def wake_sleep_credit(
         + \beta'_n \frac{\rho^m_{<n} e^{L^m_{<n}}}{\sum_i \rho^i_{<n} e^{L^i_{<n}}}$$
 
     $L_{<n}$ and $\rho_{<n}$ are made of the steps before glimpse n. They predict w, and glimpse n had no part in them:
-    given its past its score has mean zero, so what they predict can be subtracted. $\beta_n$ and $\beta'_n$ are the
-    slopes with which w follows these predictions, fitted to the other images of the batch. The mean for η, and for θ
-    when the policy itself proposes, is exactly that without control variates; else ψ is self-normalised, as that of
-    `wake_sleep` is. With one step or one image this is `wake_sleep`.
+    given its past its score has mean zero, so what they predict can be subtracted. $\beta_n$ and $\beta'_n$ say how
+    far w follows these predictions, from the other images of the batch (`base.foreseen`). The mean for η where q itself
+    was drawn from, and for θ when the policy itself proposes, is exactly that without control variates; else ψ and φ
+    are self-normalised, as those of `wake_sleep` are. With one step or fewer than three images this is `wake_sleep`.
 
     Args:
         log_p_y, log_p_a, log_q_a: (samples, batch, steps) nats.

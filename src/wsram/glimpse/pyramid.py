@@ -167,7 +167,7 @@ def average_pool(images: Tensor, k: int) -> Tensor:
     """Means of k by k pixels, (..., ceil(height / k), ceil(width / k)) from images (..., height, width).
 
     A last, partial cell is completed with the black outside, so its centre is where every cell's is. Sums of strided
-    views, one axis after the other: on the CPU several times faster than `F.avg_pool2d`, whose kernel is slower there.
+    views, one axis after the other: for small images on the CPU several times faster than `F.avg_pool2d`.
 
     Example:
         >>> average_pool(torch.ones(3, 2), 2)
