@@ -78,7 +78,8 @@ def caption_run(tmp_path_factory: pytest.TempPathFactory, world: Path, features:
     from tests.tiny import trained
 
     folder = tmp_path_factory.mktemp("runs") / "captions"
-    trained(folder, tiny_captions(world, features, name="wake-sleep-credit", updates=240, evaluate_every=40))
+    long = dict(updates=130, evaluate_every=26, learning_rate=0.015)
+    trained(folder, tiny_captions(world, features, name="wake-sleep-credit", **long))
     return folder
 
 

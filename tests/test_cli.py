@@ -50,6 +50,7 @@ def test_training_names_what_it_made(
     tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wsram.evaluate.EXAMPLES", 1)  # more take long to draw
     config = tiny_config(digits, updates=2)
     main(["train", *flags(config)])
     said = capsys.readouterr().out

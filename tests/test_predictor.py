@@ -420,6 +420,49 @@ def test_precision_is_the_networks_where_the_processor_has_it(monkeypatch: pytes
     assert half.device == torch.device("cpu")
 
 
+def test_a_compiled_network_answers_what_it_was_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled is asked where it fits, and nowhere else; the compiler itself, which takes long, is left out."""
+    asked: list[torch.Size] = []
+
+    def noted(look: Callable[..., Any], **how: Any) -> Callable[..., Any]:
+        return lambda images: asked.append(images.shape) or look(images)
+
+    predictor = Predictor(classifier(glimpses=1))
+    images = [picture(24, 30), picture(20, 20)]
+    before = [predictor.predict(image) for image in images]
+    monkeypatch.setattr(torch, "compile", noted)
+    assert predictor.compile(24, 30) is predictor
+    asked.clear()
+    for image, expected in zip(images, before, strict=True):
+        assert same(predictor.predict(image), expected)
+    assert same(predictor.predict(images[0], glimpses=2), predictor.predict(images[0], glimpses=2))
+    assert asked == [(1, 1, 24, 30)]  # no other size, and no other number of glimpses
+    predictor.to("cpu").predict(images[0])
+    assert len(asked) == 1  # what was compiled was for the place it was in
+
+
+def test_what_cannot_be_compiled_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor(classifier())
+    refusal(lambda: predictor.compile(0, 9), "height must be at least 1, got 0")
+
+    def fails(look: Callable[..., Any], **how: Any) -> Callable[..., Any]:
+        def run(images: torch.Tensor) -> None:
+            raise RuntimeError("no compiler\nhere")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fails)
+    refusal(lambda: predictor.compile(9, 9), "no compiler here")
+    predictor.predict(picture(9, 9))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_answers_the_same() -> None:
+    predictor = Predictor(classifier(glimpses=1))
+    before = predictor.predict(picture())
+    assert same(predictor.compile(24, 30).predict(picture()), before)
+
+
 def test_no_gradient_is_kept() -> None:
     assert not Predictor(classifier()).predict(picture()).outputs.requires_grad
 
@@ -552,6 +595,7 @@ def test_options_of_classifiers_are_refused_by_a_captioner(captioner: Predictor)
     refusal(lambda: captioner.predict(picture(), glimpses=3), "glimpses")
     refusal(lambda: captioner.predict(picture(), beam=0), "beam must be at least 1, got 0")
     refusal(lambda: captioner.explain(picture(), "red"), "captions")
+    refusal(lambda: captioner.compile(9, 9), "captions")
     assert captioner.predict(picture(), beam=1).words
 
 

@@ -17,7 +17,7 @@ from wsram.errors import UserError
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
 from wsram.models.heads import Head, LabelsHead, NumberHead
-from wsram.tables import percent
+from wsram.tables import percent, shortened
 from wsram.viewing import Look, animate, draw_caption, draw_looking, glimpse_box
 
 MOMENT, END = 1.2, 4.0
@@ -231,7 +231,7 @@ class Prediction:
             (self.given.height, self.given.width),
             looks,
             self.names,
-            title=f"{Path(self.given.name).name}: {title}" if self.given.name else title,
+            title=f"{shortened(self.given.title)}: {title}" if self.given.name else title,
             truth=label,
             shown=shown,
             shares=not self.is_number,

@@ -81,8 +81,8 @@ def predict(args: Predict, screen: Screen) -> None:
     from wsram.viewing import save
 
     predictor = from_pretrained(args.network, inference=False)
-    pictures = None if args.pictures is None else _Names(args.pictures, ".glimpses.png")
-    animations = None if args.gif is None else _Names(args.gif, ".glimpses.gif")
+    pictures = None if args.pictures is None else _Names(args.pictures, ".png")
+    animations = None if args.gif is None else _Names(args.gif, ".gif")
     errors = Screen(error=True)
     total = bad = 0
     for path, answer in predictor.predict_many(_paths(args.images), samples=args.samples, beam=args.beam):
@@ -133,7 +133,7 @@ def look(args: Look, screen: Screen) -> None:
         draw, animate = (lambda: answer.draw(label)), (lambda path: answer.animate(path, label))
     to = args.to
     if to is None:
-        to = _Names(Path(), ".glimpses.png").of(Path(args.image))
+        to = _Names(Path(), ".png").of(Path(args.image))
     screen.say(f"Where it looked: {animate(to) if to.suffix.lower() == '.gif' else save(draw(), to)}")
 
 
@@ -183,7 +183,7 @@ class _Names:
     def of(self, image: Path) -> Path:
         """The next free name for something made of that image."""
         for n in count(self.taken.get(image.stem, 0) + 1):
-            path = self.folder / f"{image.stem}{'' if n == 1 else f'-{n}'}{self.suffix}"
+            path = self.folder / f"{image.stem}.glimpses{'' if n == 1 else f'-{n}'}{self.suffix}"
             if not os.path.lexists(path):
                 self.taken[image.stem] = n
                 return path

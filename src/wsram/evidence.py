@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,7 +99,7 @@ class Evidence:
 
     def draw(self) -> Figure:
         """The image, and over it the map of each of the two answers."""
-        name = [shortened(Path(self.given.name).name)] if self.given.name else []
+        name = [shortened(self.given.title)] if self.given.name else []
         title = "\n".join([*name, f"{self.samples} sequences of glimpses", self._who()])
         maps = [("\n".join(_told(support)), support.heat) for support in (self.label, self.against)]
         return draw_evidence(self.given.unit(), (self.given.height, self.given.width), maps, title=title)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,7 @@ class Predictor:
         self.network.to(device)
         if self._backbone is not None:
             self._backbone.to(device)
+        self._compiled: dict[torch.Size, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {}
         # In the precision that it was measured in, where the processor multiplies in it: others only emulate it.
         self.precision = self.network.precision if best_precision() == "bf16" else "no"
         self._autocast = autocast(self.precision, self.device)
@@ -94,6 +96,39 @@ class Predictor:
         return (
             self.network.vocabulary.words if isinstance(self.network, AttentionCaptioner) else self.network.head.names
         )
+
+    def compile(self, height: int, width: int) -> Predictor:
+        """Have torch compile the network for single images of one size, which it then answers sooner; returns this.
+
+        It takes a minute or so and a compiler of C++ on this machine, and answers may differ in the last digits. Images
+        of other sizes, several at once and votes are answered as before.
+
+        Args:
+            height, width: of the images as the network sees them, in pixels.
+
+        Raises:
+            UserError: a captioner, a size below 1, or torch could not compile.
+        """
+        network = self.network
+        if not isinstance(network, AttentionClassifier):
+            raise UserError("only networks that name what they see can be compiled, and this one writes captions")
+        require_at_least(1, height=height, width=width)
+
+        def look(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            looked = network.predict(images)
+            return looked.outputs_after, looked.action.location, looked.action.scale
+
+        example = torch.zeros(1, network.channels, height, width, device=self.device)
+        try:
+            with torch.inference_mode(), self._autocast(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch's own parts, and of what stays uncompiled
+                compiled = torch.compile(look, dynamic=False)
+                compiled(example)
+        except Exception as error:  # whatever a compiler, or torch on the way to it, raises
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"torch could not compile the network ({reason}); use it as it is") from error
+        self._compiled[example.shape] = compiled
+        return self
 
     def predict(
         self,
@@ -296,9 +331,14 @@ class Predictor:
     def _modes(self, network: AttentionClassifier, seen: Sequence[Given], glimpses: int | None) -> list[Answer]:
         pixels = [image.unit(self.device) for image in seen]
         same = len({image.shape for image in pixels}) == 1
+        images = torch.stack(pixels) if same else pixels
         with self._autocast():
-            looked = network.predict(torch.stack(pixels) if same else pixels, glimpses=glimpses)
-        outputs, location, scale = (each.cpu() for each in (looked.outputs_after, *looked.action))
+            if isinstance(images, Tensor) and glimpses is None and images.shape in self._compiled:
+                found = self._compiled[images.shape](images)
+            else:
+                looked = network.predict(images, glimpses=glimpses)
+                found = (looked.outputs_after, *looked.action)
+        outputs, location, scale = (each.cpu() for each in found)
         return [
             self._prediction(image, glimpses, outputs[n : n + 1], Action(location[n : n + 1], scale[n : n + 1]))
             for n, image in enumerate(seen)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +51,19 @@ def _written(path: Path, write: Callable[[], None], *, replace: bool) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not replace:
             raise UserError(f"{path} exists already and is left as it is; remove it or name another folder")
-        write()
+        with _any_letters():
+            write()
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}); name another place") from error
     return path
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Within it, letters that no font here has are drawn as boxes without a word: names may be in any script."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
 
 
 def glimpse_box(
@@ -175,7 +186,7 @@ def draw_looking(
     row = max(0.62, min(1.2, down / len(looks)))
     tall = max(down, row * len(looks))
     room = 0.15 + 0.075 * max(len(shortened(name)) for name in names)
-    figure = Figure(figsize=(across + row + room + 2.0, tall + 0.6))
+    figure = Figure(figsize=(across + row + room + 2.0, tall + 0.6 + 0.2 * title.count("\n")))
     whole = figure.get_size_inches()
     at = figure.add_axes(_inches(0.15, 0.15 + (tall - down) / 2, across, down, whole))
     show_image(at, image, extent=(0, width, height, 0))
@@ -294,7 +305,8 @@ def animate(frames: Iterable[Figure], path: Path, *, seconds: Sequence[float], d
         canvas.draw()
         return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
-    first, *rest = (pixels(figure) for figure in frames)
+    with _any_letters():
+        first, *rest = (pixels(figure) for figure in frames)
     told: dict[str, Any] = {"save_all": True, "append_images": rest, "loop": 0}
 
     def write() -> None:

@@ -141,7 +141,7 @@ FAMILIES: dict[str, Family] = {
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 SIZES = pytest.mark.parametrize(
     ("batch", "samples", "draws"),
-    [(2, 2, 4000), (2, 5, 4000), (8, 2, 2000), (8, 5, 2000), (128, 2, 200), (128, 5, 100)],
+    [(2, 2, 4000), (2, 5, 4000), (4, 2, 2000), (4, 5, 2000), (8, 2, 2000), (8, 5, 2000), (128, 2, 200), (128, 5, 100)],
 )
 
 
@@ -163,10 +163,10 @@ def test_credit_adds_next_to_no_noise_whatever_the_past_says(
 ) -> None:
     """Nor where one image in four is twenty times as large as the others.
 
-    Of an image that is misled alone among few, the others cannot know: they agree. That is what 5% stands for.
+    Of an image that is misled alone among few, the others cannot know: they agree.
     """
-    alone = family == "one image in four misleading" and batch == 8
-    assert noise_left(FAMILIES[family], batch, samples, draws, scale) < (1.05 if alone else 1.03)
+    alone = {4: 1.13, 8: 1.05}.get(batch, 1.03) if family == "one image in four misleading" else 1.03
+    assert noise_left(FAMILIES[family], batch, samples, draws, scale) < alone
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ class Given:
     name: str
 
     @property
+    def title(self) -> str:
+        """The file's name on one line, without what would command a terminal; empty where there is none."""
+        return printable(" ".join(Path(self.name).name.split("\n")))
+
+    @property
     def ratio(self) -> tuple[float, float]:
         """Pixels of the image as it was given for one of `pixels`, across and down; above 1 where it was shrunk."""
         return self.width / self.pixels.shape[-1], self.height / self.pixels.shape[-2]

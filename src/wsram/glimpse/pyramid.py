@@ -38,6 +38,7 @@ class Layout:
     channels: (batch, channels, 1) where a channel begins.
     levels: (batch, scales, 4) of a level, where its first pixel lies in its channel, its height, width and scale.
     images: (batch,) the number of each image.
+    span: (margin,) the whole numbers from 0.
     """
 
     sizes: Tensor
@@ -47,6 +48,7 @@ class Layout:
     channels: Tensor
     levels: Tensor
     images: Tensor
+    span: Tensor
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,6 @@ def _tables(
 
     Kept, since they are many small tensors, and the next batch mostly has the same shape.
     """
-    counts = torch.tensor([count for count, _, _ in shapes])
     ends: list[list[_Level]] = []
     for _, height, width in shapes:
         cells = [(-(-height // k), -(-width // k)) for k in scales]
@@ -137,16 +138,19 @@ def _tables(
         # The last one begins where the channel ends.
         ends.append([_Level(start, *each) for start, each in zip(starts, [*cells, (0, 0)], strict=True)])
     levels = [[(start + w + margin, h, w, k) for (start, h, w), k in zip(each, scales, strict=False)] for each in ends]
+    shape_of = [n for n, (count, _, _) in enumerate(shapes) for _ in range(count)]
+    strides = [ends[n][-1].start for n in shape_of]
+    *bases, length = accumulate((channels * stride for stride in strides), initial=0)
     # Kept tensors must serve training too, whatever they are first asked for by.
     with torch.inference_mode(False):
-        sizes = torch.tensor([(width, height) for _, height, width in shapes]).repeat_interleave(counts, 0)
-        strides = torch.tensor([each[-1].start for each in ends]).repeat_interleave(counts)
-        table = torch.tensor(levels).repeat_interleave(counts, 0)
-        bases = (strides * channels).cumsum(0) - strides * channels
-        first = bases.view(-1, 1, 1) + torch.arange(channels).view(-1, 1) * strides.view(-1, 1, 1)
-        parts = (sizes, (sizes - 1) / 2, bases, strides, first, table, torch.arange(len(sizes)))
+        rows = torch.tensor(shape_of)
+        sizes = torch.tensor([(width, height) for _, height, width in shapes])[rows]
+        begin, stride = torch.tensor(bases), torch.tensor(strides)
+        first = begin.view(-1, 1, 1) + torch.arange(channels).view(-1, 1) * stride.view(-1, 1, 1)
+        numbers, span = torch.arange(len(rows)), torch.arange(margin)
+        parts = (sizes, (sizes - 1) / 2, begin, stride, first, torch.tensor(levels)[rows], numbers, span)
         layout = Layout(*(part.to(device) for part in parts))
-    return layout, ends, int((strides * channels).sum())
+    return layout, ends, length
 
 
 def _checked(images: Images) -> list[Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -74,7 +72,7 @@ class Sensor:
         # A glimpse is `side` stretches of `side` pixels that lie side by side in memory. One that begins left or right
         # of its row reads the margin's zeros, one above or below the level its rows of zeros: index -1 and height.
         column = torch.minimum(column.clamp(min=-side), width)
-        row = torch.minimum((row + _span(side, scale.device)).clamp(min=-1), height)
+        row = torch.minimum((row + layout.span[:side]).clamp(min=-1), height)
         stretch = start + row * (width + pyramid.margin) + column
         stretch = layout.channels + stretch.unsqueeze(-2)
         patch = pyramid.pixels.unfold(0, side, 1).index_select(0, stretch.flatten()).view(*stretch.shape, side)
@@ -84,10 +82,3 @@ class Sensor:
         fx, fy = (corner - first).to(patch.dtype)[..., None, None, None].unbind(-4)
         patch = torch.lerp(patch[..., :-1], patch[..., 1:], fx)
         return torch.lerp(patch[..., :-1, :], patch[..., 1:, :], fy)
-
-
-@lru_cache(maxsize=16)
-def _span(side: int, device: torch.device) -> Tensor:
-    """Whole numbers from 0 to below `side`, kept."""
-    with torch.inference_mode(False):
-        return torch.arange(side, device=device)
