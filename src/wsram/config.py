@@ -106,6 +106,8 @@ class ClassifierConfig:
     """Image pixels under one glimpse pixel, along each axis: what the policy may choose from."""
     sensor: Literal["bilinear", "nearest"] = "bilinear"
     """Interpolate glimpses between pixels, or take the nearest."""
+    contrast: bool = False
+    """Look at images as their difference from their background: light and the sign of contrast then do not matter."""
     recurrence: Literal["relu", "gru", "lstm"] = "relu"
     """Kind of both recurrent layers."""
     network: Literal["fc", "conv"] = "fc"
@@ -236,6 +238,8 @@ class ClassificationConfig:
     schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
     glimpse_growth: float = 0.0
     """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
+    start_from: str | None = None
+    """A network to go on from, by folder or name: its weights where they fit, its answers by their names."""
     choose: bool = False
     """Choose glimpses, patch, scales, view, batch and updates by the images, where nothing else was asked for."""
     sum_scale: bool = False

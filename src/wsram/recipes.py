@@ -26,6 +26,15 @@ _CAPTIONS = CaptioningConfig(
     ),
 )
 
+_BEST = ClassificationConfig(
+    data=ImageData("mnist", distortion=0.5),
+    model=ClassifierConfig(network="conv", widths=(32, 64), lower_units=384),
+    estimator=EstimatorConfig("variational-credit", "policy", samples=2),
+    exploration=ExplorationConfig(scale_entropy=0.1),
+    schedule=ScheduleConfig(updates=20_000, learning_rate=3e-3, clip=20.0, evaluate_every=1000),
+    glimpse_growth=0.3,
+)
+
 RECIPES: dict[str, Config] = {
     # The demo: small enough for minutes on a laptop, on digits that are installed with it.
     "demo": ClassificationConfig(
@@ -53,14 +62,7 @@ RECIPES: dict[str, Config] = {
     ),
     # The lowest error of one sequence that we know of: the bound F trains the label network on every sequence. Two of
     # each image instead of five pay for wider convolutions.
-    "best": ClassificationConfig(
-        data=ImageData("mnist", distortion=0.5),
-        model=ClassifierConfig(network="conv", widths=(32, 64), lower_units=384),
-        estimator=EstimatorConfig("variational-credit", "policy", samples=2),
-        exploration=ExplorationConfig(scale_entropy=0.1),
-        schedule=ScheduleConfig(updates=20_000, learning_rate=3e-3, clip=20.0, evaluate_every=1000),
-        glimpse_growth=0.3,
-    ),
+    "best": _BEST,
     # Images of one's own: sizes of glimpses and of the run are chosen by the images.
     "folder": ClassificationConfig(
         data=ImageData(""),
@@ -72,15 +74,13 @@ RECIPES: dict[str, Config] = {
         glimpse_growth=0.3,
         choose=True,
     ),
-    # Digits of any size, light on dark or dark on light, in noise; and one answer for no digit.
-    "robust": ClassificationConfig(
+    # Digits of any size, in any light, light on dark or dark on light, in noise; and one answer for no digit. Contrast
+    # takes light and sign out before the network looks, which leaves it noise to learn.
+    "robust": replace(
+        _BEST,
         data=ImageData("mnist", scene="any-size", distortion=0.5, empty=0.06),
-        augmentation=AugmentConfig(brightness=(0.2, 1.6), background=0.6, invert=0.4, noise=0.15),
-        model=ClassifierConfig(scales=(1, 2, 4), network="conv", widths=(24, 48), lower_units=320),
-        estimator=EstimatorConfig("variational-credit", "policy", samples=2),
-        exploration=ExplorationConfig(scale_entropy=0.1),
-        schedule=ScheduleConfig(updates=16_000, learning_rate=3e-3, clip=20.0, evaluate_every=1000),
-        glimpse_growth=0.3,
+        augmentation=AugmentConfig(brightness=(0.5, 1.6), noise=0.13),
+        model=replace(_BEST.model, contrast=True),
     ),
     # Reweighted wake-sleep with the inference network that reads the caption.
     "captions": _CAPTIONS,

@@ -232,7 +232,9 @@ def _train(
         if main:
             run.forget_after(progress.step)
             run.keep_settings()
-    elif main:
+    else:
+        chosen += task.begin(config, network)
+    if main and not resume:
         # Nothing is left behind by settings or data that turned out to be wrong before this point.
         run.begin(lambda folder: write_checkpoint(folder, network, optimizer, progress.to_json()), hashes)
         screen.say(f"Run: {run.folder} (if it stops, go on with `{run.resume_command}`)")

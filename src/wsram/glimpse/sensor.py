@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wsram.errors import UserError
 from wsram.glimpse.actions import at_least_float32
+from wsram.glimpse.contrast import in_contrast
 from wsram.glimpse.pyramid import Images, Pyramid, pyramid_of
 
 MODES = ("bilinear", "nearest")
@@ -19,6 +20,7 @@ class Sensor:
         patch_size: side of the square glimpse, in glimpse pixels.
         scales: source pixels under one glimpse pixel, along each axis; whole numbers, one for each pyramid level.
         mode: "bilinear" interpolates between the level's pixels; "nearest" takes the nearest ones (half rounds up).
+        contrast: look at images as `in_contrast` has them.
 
     Raises:
         UserError: a patch size or scale below 1, no scale, an unknown mode; at `pyramid`, a tensor that is
@@ -33,7 +35,9 @@ class Sensor:
                 [16., 17., 18.]])
     """
 
-    def __init__(self, patch_size: int, scales: tuple[int, ...], mode: str = "bilinear") -> None:
+    def __init__(
+        self, patch_size: int, scales: tuple[int, ...], mode: str = "bilinear", *, contrast: bool = False
+    ) -> None:
         if patch_size < 1:
             raise UserError(f"patch size must be at least 1 pixel, got {patch_size}")
         if not scales or min(scales) < 1 or any(int(k) != k for k in scales):
@@ -43,6 +47,7 @@ class Sensor:
         self.patch_size = patch_size
         self.scales = tuple(int(k) for k in scales)
         self.mode = mode
+        self.contrast = contrast
 
     def check(self, height: int, width: int) -> None:
         """Raise `UserError` unless one patch at the finest scale fits into an image of this size, in pixels."""
@@ -55,6 +60,8 @@ class Sensor:
 
     def pyramid(self, images: Images) -> Pyramid:
         """One level for each scale, of images (batch, channels, height, width) or each (channels, height, width)."""
+        if self.contrast:
+            images = in_contrast(images)
         return pyramid_of(images, self.scales, self.patch_size + 1)  # bilinear interpolation reads one pixel more
 
     def __call__(self, pyramid: Pyramid, location: Tensor, scale: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class AttentionClassifier(nn.Module):
         glimpses: for each image.
         patch: side of a glimpse, in pixels.
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
-        sensor: "bilinear" or "nearest", see `Sensor`.
+        sensor, contrast: see `Sensor`.
         recurrence, network, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
@@ -89,6 +89,7 @@ class AttentionClassifier(nn.Module):
         patch: int = 16,
         scales: Sequence[int] = (1, 2, 3),
         sensor: str = "bilinear",
+        contrast: bool = False,
         recurrence: str = "relu",
         network: str = "fc",
         widths: Sequence[int] = (16, 32),
@@ -109,7 +110,7 @@ class AttentionClassifier(nn.Module):
         mean, spread = unit
         self.precision, self.longest, self.channels = precision, longest, channels
         self.prediction = PredictionNetwork(
-            Sensor(patch, tuple(scales), sensor),
+            Sensor(patch, tuple(scales), sensor, contrast=contrast),
             answer=answer,
             names=names,
             channels=channels,

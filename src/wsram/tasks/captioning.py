@@ -147,6 +147,10 @@ class Captioning:
             **vars(config.model),
         )
 
+    def begin(self, config: CaptioningConfig, network: AttentionCaptioner) -> tuple[str, ...]:
+        """As it is."""
+        return ()
+
     def rollout(self, config: CaptioningConfig, model: nn.Module, batch: Batch, update: Update) -> CellRollout:
         """Cells drawn for captions."""
         return model(

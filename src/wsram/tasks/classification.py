@@ -22,6 +22,7 @@ from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.glimpse.exploration import coverage_penalty, entropy_bonus
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead, LabelsHead
+from wsram.models.inheriting import begin_from
 from wsram.models.prediction import Looked
 from wsram.models.rollout import Rollout
 from wsram.runtime import Autocast
@@ -201,6 +202,10 @@ class Classification:
         if spec.size is not None:
             network.prediction.sensor.check(*spec.size)
         return network
+
+    def begin(self, config: ClassificationConfig, network: AttentionClassifier) -> tuple[str, ...]:
+        """With the weights of the network that it is to start from, if there is one."""
+        return () if config.start_from is None else begin_from(network, config.start_from)
 
     def rollout(self, config: ClassificationConfig, model: nn.Module, batch: Batch, update: Update) -> GlimpseRollout:
         """Glimpses at images, as many as this update takes."""

@@ -67,6 +67,9 @@ class Task(Protocol):
     def build(self, config: Any, spec: Spec) -> Any:
         """The network, freshly initialised from torch's global generator; `UserError` if it does not fit the data."""
 
+    def begin(self, config: Any, network: Any) -> tuple[str, ...]:
+        """Fill a new run's network with what it is to begin from, and say what that was, a line each."""
+
     def rollout(self, config: Any, model: nn.Module, batch: Batch, update: Update) -> Rollout[Any, Any]:
         """Sampled action sequences for examples; `model` is what `build` made, perhaps wrapped."""
 
