@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -25,6 +26,8 @@ import experiments.cli
 import wsram
 from tests.tiny import settings
 from wsram import cli
+from wsram.estimators import ESTIMATORS
+from wsram.models.heads import HEADS
 from wsram.recipes import RECIPES
 from wsram.runs import SETTINGS
 from wsram.settings import to_json
@@ -123,7 +126,9 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def test_python_on_pages_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = compile(blocks(page, "python"), str(page), "exec", dont_inherit=True)
-    exec(code, {"__name__": "page"})
+    # A page may add to the registries, which other tests look at.
+    with patch.dict(HEADS), patch.dict(ESTIMATORS):
+        exec(code, {"__name__": "page"})
 
 
 @each_page([page for page in PAGES if blocks(page, "py")])

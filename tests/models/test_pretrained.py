@@ -44,6 +44,7 @@ CLASSIFIER = dict(
     patch=8,
     scales=(1, 3),
     sensor="nearest",
+    contrast=True,
     recurrence="lstm",
     network="conv",
     widths=(3, 5),

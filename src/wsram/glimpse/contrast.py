@@ -25,6 +25,7 @@ def in_contrast(images: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
         Images of the same sizes in [0, 1].
 
     Example:
+        >>> import torch
         >>> image = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 0.5]).view(1, 1, 3, 3)
         >>> torch.equal(in_contrast(image), in_contrast(1 - image))
         True
