@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint docs clean
+.PHONY: setup demo test lint docs package verify release-check clean
 
 setup: $(STAMP) ; @:
 
@@ -34,6 +34,17 @@ lint: setup
 docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
+
+# Built, installed into a fresh environment, used there; PYTHONS="python3.12 python3.13" tries others, all anew.
+package: setup
+	@$(BIN)/python -m tests.package $(PYTHONS)
+
+# Every released network measured anew against its card: needs MNIST, $$WSRAM_DATA or ../shared/data/mnist.
+verify: setup
+	@$(BIN)/python -m tests.verify
+
+release-check: lint test package docs verify
+	@echo "now: version and date (CHANGELOG.md, CITATION.cff, pyproject.toml), a tag"
 
 clean:
 	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import wsram
+from tests.package import LARGEST, build, contents
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "numpy", "matplotlib", "accelerate", "safetensors", "PIL")
@@ -58,6 +59,7 @@ def state():
 before = state()
 real, ctypes.CDLL = ctypes.CDLL, None  # by which the allocator would be told
 import wsram
+from tests.package import LARGEST, build, contents
 for found in pkgutil.walk_packages(wsram.__path__, "wsram."):
     if not found.name.endswith("__main__"):
         importlib.import_module(found.name)
@@ -97,3 +99,21 @@ def test_the_module_is_the_command() -> None:
 def test_a_name_that_the_terminal_cannot_show_is_spelt_out() -> None:
     done = python("-m", "wsram", "train", "--recipe", "crème", PYTHONIOENCODING="ascii")
     assert done.returncode == 2 and r"unknown recipe 'cr\xe8me'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
+    """Built from the source distribution, as others build it; `make package` installs and uses it too."""
+    if subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode:
+        pytest.skip("not a git checkout, so what belongs to the source is unknown")
+    _, wheel = build(tmp_path)
+    held = set(contents(wheel))
+    modules = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src" / "wsram").rglob("*.py")}
+    assert modules <= held
+    assert {name.split("/")[0] for name in held} == {"wsram", f"wsram-{wsram.__version__}.dist-info"}
+    assert {"wsram/py.typed", "wsram/released/translated/model.safetensors"} <= held
+    assert wheel.stat().st_size < LARGEST
+
+
+def test_a_shell_can_complete_the_commands() -> None:
+    done = python("-m", "wsram", "--tyro-print-completion", "bash")
+    assert done.returncode == 0 and "explain" in done.stdout
