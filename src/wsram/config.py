@@ -110,8 +110,11 @@ class ClassifierConfig:
     """Look at images as their difference from their background: light and the sign of contrast then do not matter."""
     recurrence: Literal["relu", "gru", "lstm"] = "relu"
     """Kind of both recurrent layers."""
-    network: Literal["fc", "conv"] = "fc"
-    """What reads glimpses and the view: fully connected layers or small convolutions."""
+    network: str = "fc"
+    """What reads glimpses and the view: fc (fully connected layers), conv (small convolutions), or, pretrained,
+    efficientnet-lite0 or efficientnet-lite2, with :1 to :7 for the last stage that is used (by default 5)."""
+    freeze: bool = True
+    """Leave a pretrained network as it is; --no-freeze trains it on, and wants a low learning rate."""
     widths: tuple[int, int] = (16, 32)
     """Channels of the first and second convolution of the conv network."""
     lower_units: int = 256

@@ -223,6 +223,8 @@ def _train(
     optimizer = build_optimizer(network, schedule)
     progress = Progress()
     hashes = {"train": examples.fingerprint(), "validation": validation.fingerprint()} if main else {}
+    if not resume:
+        chosen += task.begin(config, network)
     if main:
         held.enter_context(run.lock())
     if resume:
@@ -232,9 +234,7 @@ def _train(
         if main:
             run.forget_after(progress.step)
             run.keep_settings()
-    else:
-        chosen += task.begin(config, network)
-    if main and not resume:
+    elif main:
         # Nothing is left behind by settings or data that turned out to be wrong before this point.
         run.begin(lambda folder: write_checkpoint(folder, network, optimizer, progress.to_json()), hashes)
         screen.say(f"Run: {run.folder} (if it stops, go on with `{run.resume_command}`)")

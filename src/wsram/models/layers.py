@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError
 from wsram.glimpse.actions import Action
+from wsram.models.trunk import TRUNKS, Trunk, is_trunk
 
 RECURRENCES = ("relu", "gru", "lstm")
 NETWORKS = ("fc", "conv")
+VIEW_STAGE = 3
+"""The last stage of a pretrained network that reads the view: 8 pixels to a cell, which still tells places apart."""
 
 
 class Recurrence(nn.Module):
@@ -70,9 +73,16 @@ def convolutions(channels: int, widths: tuple[int, int]) -> nn.Sequential:
     return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
+class _MeanAndMost(nn.Module):
+    """The mean and the largest value of each feature, (rows, 2 * features), of features (rows, features, s, s)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features.mean((-2, -1)), features.amax((-2, -1))], -1)
+
+
 def _check_network(kind: str, side: int) -> None:
-    if kind not in NETWORKS:
-        raise UserError(f"unknown network {kind!r}; choose one of {', '.join(NETWORKS)}")
+    if kind not in NETWORKS and not is_trunk(kind):
+        raise UserError(f"unknown network {kind!r}; choose one of {', '.join((*NETWORKS, *TRUNKS))}")
     if side < (least := 4 if kind == "conv" else 1):
         raise UserError(f"the {kind} network needs at least {least}x{least} pixels, got {side}x{side}")
 
@@ -80,13 +90,22 @@ def _check_network(kind: str, side: int) -> None:
 class GlimpseNetwork(nn.Module):
     """What a glimpse shows and where it was taken, as one vector: the ReLU of the sum of both.
 
-    "fc": fully connected, the paper's. "conv": two small convolutions before the fully connected layer.
+    "fc": fully connected, the paper's. "conv": two small convolutions before the fully connected layer. A pretrained
+    network, see `wsram.models.trunk`: mean and largest value of each of its features before that layer.
     """
 
     kinds: Tensor
 
     def __init__(
-        self, kind: str, *, channels: int, side: int, scales: int, features: int, widths: tuple[int, int]
+        self,
+        kind: str,
+        *,
+        channels: int,
+        side: int,
+        scales: int,
+        features: int,
+        widths: tuple[int, int],
+        freeze: bool = True,
     ) -> None:
         super().__init__()
         _check_network(kind, side)
@@ -97,12 +116,15 @@ class GlimpseNetwork(nn.Module):
                 nn.ReLU(),
                 nn.Linear(features, features),
             )
-        else:
+        elif kind == "conv":
             layers = (
                 convolutions(channels, widths),
                 nn.Flatten(),
                 nn.Linear(widths[1] * (side // 4) ** 2, features),
             )
+        else:
+            trunk = Trunk(kind, channels, freeze=freeze)
+            layers = (trunk, _MeanAndMost(), nn.LayerNorm(2 * trunk.channels), nn.Linear(2 * trunk.channels, features))
         self.register_buffer("kinds", torch.arange(scales), persistent=False)
         self.what = nn.Sequential(*layers)
         self.where = nn.Sequential(nn.Linear(2 + scales, features // 2), nn.ReLU(), nn.Linear(features // 2, features))
@@ -119,15 +141,25 @@ class ViewNetwork(nn.Module):
     """The low-resolution view of the whole image, as the upper layer's first output.
 
     "fc": fully connected, the paper's. "conv": convolutions, read both as they lie and through the centre of mass of
-    each channel (after the spatial softmax of Finn et al. 2016), in which where something is, is linear.
+    each channel (after the spatial softmax of Finn et al. 2016), in which where something is, is linear. A pretrained
+    network's features, up to its stage `VIEW_STAGE`, are rectified and read in the same way.
     """
 
-    def __init__(self, kind: str, *, channels: int, side: int, features: int, widths: tuple[int, int]) -> None:
+    def __init__(
+        self, kind: str, *, channels: int, side: int, features: int, widths: tuple[int, int], freeze: bool = True
+    ) -> None:
         super().__init__()
         _check_network(kind, side)
         self.side = side
-        self.layers = convolutions(channels, widths) if kind == "conv" else None
-        inputs = widths[1] * ((side // 4) ** 2 + 2) if self.layers else channels * side**2
+        self.layers: nn.Sequential | None = None
+        inputs = channels * side**2
+        if kind == "conv":
+            self.layers = convolutions(channels, widths)
+            inputs = widths[1] * ((side // 4) ** 2 + 2)
+        elif kind != "fc":
+            trunk = Trunk(kind, channels, freeze=freeze, deepest=VIEW_STAGE)
+            self.layers = nn.Sequential(trunk, nn.ReLU())
+            inputs = trunk.channels * (trunk.cells(side) ** 2 + 2)
         self.read = nn.Linear(inputs, features)
 
     def forward(self, view: Tensor) -> Tensor:

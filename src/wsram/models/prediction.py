@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +64,9 @@ class PredictionNetwork(nn.Module):
         lower_units: units of r1 and of the glimpse features.
         upper_units: units of r2.
         recurrence: "relu", "gru" or "lstm".
-        network: "fc" or "conv", for the glimpses and the low-resolution view.
+        network: "fc", "conv" or a pretrained one (see `wsram.models.trunk`), for the glimpses and the view.
         widths: channels of both convolutions of "conv".
+        freeze: whether a pretrained network stays as it is.
         view: side in pixels of the low-resolution view.
         std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
         unit: of a number, see `wsram.models.heads.NumberHead`.
@@ -90,6 +91,7 @@ class PredictionNetwork(nn.Module):
         view: int,
         std_range: tuple[float, float],
         unit: tuple[float, float] = (0.0, 1.0),
+        freeze: bool = True,
     ) -> None:
         super().__init__()
         require_at_least(1, glimpses=glimpses, channels=channels, widths=min(widths))
@@ -103,12 +105,13 @@ class PredictionNetwork(nn.Module):
         self.log_std_range = low, high
         self.view = view
         scales = len(sensor.scales)
+        reading: dict[str, Any] = {"channels": channels, "widths": widths, "freeze": freeze}
         self.glimpse_network = GlimpseNetwork(
-            network, channels=channels, side=sensor.patch_size, scales=scales, features=lower_units, widths=widths
+            network, side=sensor.patch_size, scales=scales, features=lower_units, **reading
         )
         self.lower = Recurrence(recurrence, lower_units, lower_units)
         self.head = build_head(answer, lower_units, names, unit)
-        self.view_network = ViewNetwork(network, channels=channels, side=view, features=upper_units, widths=widths)
+        self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
         self.upper = Recurrence(recurrence, lower_units, upper_units)
         self.policy_head = nn.Linear(upper_units, 4 + scales)
         with torch.no_grad():

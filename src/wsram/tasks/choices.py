@@ -7,6 +7,7 @@ from typing import Any
 
 from wsram.config import ClassificationConfig, changed
 from wsram.data import Splits
+from wsram.models.trunk import is_trunk
 from wsram.recipes import RECIPES
 
 ROOM = 24_000_000
@@ -34,8 +35,11 @@ def choose_by_images(config: ClassificationConfig, splits: Splits) -> tuple[Clas
         own, default = (getattr(c.model if hasattr(c.model, name) else c.schedule, name) for c in (config, usual))
         return None if own == default else own
 
-    # A glimpse at the finest scale sees a tenth of the shorter side, at the coarsest about half of it.
-    patch = asked("patch") or max(16, min(32, 8 * round(shorter / 80)))
+    # A glimpse at the finest scale sees a tenth of the shorter side, at the coarsest about half of it. A pretrained
+    # network was taught what things look like on many pixels, and sees nothing on few.
+    pretrained = is_trunk(config.model.network)
+    least, unit, most, widest = (32, 16, 64, 64) if pretrained else (16, 8, 32, 40)
+    patch = asked("patch") or max(least, min(most, unit * round(shorter / 80)))
     scales = tuple(2**n for n in range(max(1, 1 + math.floor(math.log2(max(1.0, 0.75 * shorter / patch))))))
     pixels = splits.train.spec.channels * height * width
     batch = asked("batch") or 2 ** max(2, min(6, int(math.log2(max(4, ROOM // pixels)))))
@@ -44,7 +48,7 @@ def choose_by_images(config: ClassificationConfig, splits: Splits) -> tuple[Clas
     wanted: dict[str, tuple[Any, str]] = {
         "patch": (patch, f"a typical image is {width} by {height} pixels"),
         "scales": (scales[:4], f"a glimpse spans {patch} to {patch * scales[:4][-1]} of {shorter} pixels"),
-        "view": (max(16, min(40, shorter // 4)), "enough to see where something is, too little to see what"),
+        "view": (max(16, min(widest, shorter // 4)), "enough to see where something is, too little to see what"),
         "batch": (batch, f"an image has {pixels:,} numbers"),
         "updates": (updates, f"{count:,} training images are seen about {updates * min(batch, count) // count} times"),
         "evaluate_every": (max(50, updates // 20), "twenty looks at the validation images"),

@@ -25,6 +25,7 @@ from wsram.models.heads import ClassHead, LabelsHead
 from wsram.models.inheriting import begin_from
 from wsram.models.prediction import Looked
 from wsram.models.rollout import Rollout
+from wsram.models.trunk import fill_pretrained
 from wsram.runtime import Autocast
 from wsram.tables import Panel, Table
 from wsram.tasks.choices import choose_by_images
@@ -204,8 +205,8 @@ class Classification:
         return network
 
     def begin(self, config: ClassificationConfig, network: AttentionClassifier) -> tuple[str, ...]:
-        """With the weights of the network that it is to start from, if there is one."""
-        return () if config.start_from is None else begin_from(network, config.start_from)
+        """With the weights of the network that it is to start from, if there is one, else those of pretrained parts."""
+        return fill_pretrained(network) if config.start_from is None else begin_from(network, config.start_from)
 
     def rollout(self, config: ClassificationConfig, model: nn.Module, batch: Batch, update: Update) -> GlimpseRollout:
         """Glimpses at images, as many as this update takes."""
@@ -281,7 +282,10 @@ class Classification:
             "policy": [p.view_network, p.upper, p.policy_head],
             "inference": [] if network.inference is None else [network.inference],
         }
-        return {name: [q for m in modules for q in m.parameters()] for name, modules in groups.items() if modules}
+        learning = {
+            name: [q for m in modules for q in m.parameters() if q.requires_grad] for name, modules in groups.items()
+        }
+        return {name: parameters for name, parameters in learning.items() if parameters}
 
     def about(self, config: ClassificationConfig) -> str:
         """The scene and the source of its digits."""
