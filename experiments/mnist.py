@@ -275,7 +275,7 @@ def measure(budget: MnistBudget, trial: Trial[ClassificationConfig], run: Run[Cl
         if f"evaluation-{name}" in missing:
             evaluate(trained, quiet, test=name == "test", options=options)
     others: dict[str, Callable[[], Any]] = {
-        "diagnosis": lambda: diagnose(trained, samples=budget.samples, batch=budget.batch, draws=budget.draws),
+        "diagnosis": lambda: diagnose(trained, samples=budget.samples, batch=budget.batch, draws=budget.draws)["rows"],
         "posterior": lambda: posterior(trained, batch=budget.batch),
         "looking": lambda: measure_looking(trained),
     }

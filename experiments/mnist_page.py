@@ -12,6 +12,7 @@ from experiments.pages import Record, difference, of, origin, updates_to_reach
 from experiments.published import MNIST_ERROR, VARIANCE_CUT
 from experiments.statistics import shown
 from wsram.cards import noise_reduction
+from wsram.estimators import ESTIMATORS
 from wsram.tables import Panel, Table
 from wsram.viewing import draw_panels, save
 
@@ -182,12 +183,13 @@ def _cuts(trials: Sequence[Record]) -> str:
         plain = {(row["estimator"], row["proposal"]): row for row in trial["diagnosis"] if not noise_reduction(row)}
         for row in trial["diagnosis"]:
             way = row["estimator"], row["proposal"]
-            if not noise_reduction(row) or way not in plain:
+            simplest = ESTIMATORS[row["estimator"]].refines or row["estimator"], row["proposal"]
+            if not noise_reduction(row) or simplest not in plain:
                 continue
             figures = found.setdefault((*way, noise_reduction(row)), {})
             figures.setdefault("ess", []).append(row["ess"])
             for group, measured in row["gradient"].items():
-                before = plain[way]["gradient"][group]["variance"]
+                before = plain[simplest]["gradient"][group]["variance"]
                 if before > 0:
                     figures.setdefault(group, []).append(100 * (1 - measured["variance"] / before))
     rows = [

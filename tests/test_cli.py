@@ -19,6 +19,7 @@ import wsram
 from tests.refusals import refused
 from tests.tiny import DIGITS, TEST_DIGITS, VALIDATION, flags, rows, same_run, tiny_config, trained, write_digits
 from wsram import cli
+from wsram.cards import posterior_table
 from wsram.cli import COMMANDS, main
 from wsram.config import changed
 from wsram.data import digits as digits_module
@@ -27,6 +28,7 @@ from wsram.data.mnist import VALIDATION as MNIST_VALIDATION
 from wsram.errors import printable
 from wsram.runs import Run
 from wsram.runtime import best_precision
+from wsram.tables import figure as measured
 from wsram.tasks.classification import Classification
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -117,13 +119,26 @@ def test_evaluation_names_the_way_of_looking(
 
 
 def test_diagnosis_shows_what_it_keeps(tmp_path: Path, digit_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["diagnose", str(digit_run), "--draws", "2", "--batch", "4", "--save", str(tmp_path)])
+    folder = tmp_path / "not" / "there"
+    main(["diagnose", str(digit_run), "--draws", "4", "--batch", "4", "--save", str(folder)])
     said = flowing(capsys.readouterr().out)
-    for row in json.loads((tmp_path / "diagnosis.json").read_text()):
-        assert f"{row['ess']:.2f} {row['log_evidence']:.4f} {row['gradient']['policy']['variance']:.3g}"[:12] in said
-    posterior = json.loads((tmp_path / "posterior.json").read_text())
-    assert f"to the policy {posterior['policy']:.4f}" in said
-    assert f"to the inference network {posterior['inference']:.4f}" in said
+    record = json.loads((folder / "diagnosis.json").read_text())
+    for row in record["rows"]:
+        found = row["gradient"]["policy"]
+        assert measured(found["variance"], found["low"], found["high"]) in said
+    distances = json.loads((folder / "posterior.json").read_text())
+    assert posterior_table(distances).rows[0][1] in said
+    assert "After 4 draws the widest 95% interval" in said
+
+
+def test_chosen_estimators_are_compared_alone(
+    tmp_path: Path, digit_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--compare", "wake-sleep, vimco", "--precision", "0.5", "--draws", "30", "--batch", "2"]
+    main(["diagnose", str(digit_run), *words, "--save", str(tmp_path)])
+    said = flowing(capsys.readouterr().out)
+    assert "vimco policy control variates wake-sleep, with control variates" in said
+    assert "variational" not in said
 
 
 def test_a_release_can_be_evaluated_by_its_folder(
@@ -267,6 +282,9 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a file that cannot be written": (["evaluate", "RUN", "--save", "RUN/data.json/e.json"], "with --save"),
     "a variance of one draw": (["diagnose", "RUN", "--draws", "1"], "draws must be at least 2"),
     "a diagnosis of one sample": (["diagnose", "RUN", "--samples", "1"], "samples must be at least 2"),
+    "an unknown estimator": (["diagnose", "RUN", "--compare", "wake-sleep,nap"], "unknown estimator 'nap'"),
+    "an unknown group": (["diagnose", "RUN", "--groups", "policies"], "unknown group of parameters 'policies'"),
+    "an impossible precision": (["diagnose", "RUN", "--precision", "0"], "above 0 and below 1"),
     "a diagnosis of nothing": (["diagnose", "RUN", "--batch", "0"], "batch must be at least 1"),
     "a release onto something": (["release", "RUN", "--to", "RUN"], "RUN exists already"),
     "no captions": (["features"], "expected captions to work with, got none"),

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -18,7 +18,7 @@ from wsram.errors import UserError
 from wsram.models.pretrained import NETWORKS, Network, from_pretrained, network_folder, save_network
 from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
 from wsram.settings import from_json, to_json
-from wsram.tables import Table
+from wsram.tables import Table, figure, rounded
 from wsram.tasks import TASKS
 from wsram.terminal import Screen
 
@@ -195,35 +195,74 @@ def noise_reduction(row: Mapping[str, Any]) -> str:
     return ", ".join(name for name, used in means.items() if used)
 
 
-def diagnosis_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Effective sample size and gradient variance of estimators on one network."""
+def diagnosis_tables(record: Mapping[str, Any]) -> list[Table]:
+    """Effective sample size and gradient variance of estimators on one network, and what each gains over another."""
+    rows, about = record["rows"], record["network"]
     groups, first = list(rows[-1]["gradient"]), rows[0]
-    cells = [
+    names = [[row["estimator"], row["proposal"], noise_reduction(row) or "—"] for row in rows]
+    variances = [
         [
-            row["estimator"],
-            row["proposal"],
-            noise_reduction(row) or "—",
-            f"{row['ess']:.2f}",
-            f"{row['log_evidence']:.4f}",
-            *(f"{row['gradient'][g]['variance']:.3g}" if g in row["gradient"] else "" for g in groups),
+            *name,
+            *(rounded(row[key], (row.get("standard_errors") or {}).get(key) or 0.0) for key in ("ess", "log_evidence")),
+            *(_variance(row["gradient"].get(group)) for group in groups),
         ]
-        for row in rows
+        for name, row in zip(names, rows, strict=True)
     ]
     title = (
-        f"Effective sample size of {first['samples']} samples, log-evidence, and gradient variance (trace of the "
-        f"covariance of {first['draws']} gradients on one batch of {first['batch']} validation examples):"
+        f"{about['name']}, update {about['step']:,}: effective sample size of {first['samples']} samples, "
+        f"log-evidence, and gradient variance (trace of the covariance of {first['draws']:,} gradients on one batch of "
+        f"{first['batch']} validation examples; in brackets its 95% interval):"
     )
     header = ["estimator", "proposal", "with", "ESS", "log p(y)", *(f"variance, {g}" for g in groups)]
-    return Table(title, header, cells, words=3)
+    tables = [Table(title, header, variances, words=3)]
+    compared = [(name, row) for name, row in zip(names, rows, strict=True) if row.get("change")]
+    if compared:
+        cells = [
+            [*name, _said(rows[row["against"]]), *(change_of(row["change"].get(group)) for group in groups)]
+            for name, row in compared
+        ]
+        title = "Change of the variance against another estimator on the same draws, %, with its 95% interval:"
+        header = ["estimator", "proposal", "with", "against", *groups]
+        tables.append(Table(title, header, cells, words=4))
+    return tables
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """An estimator of a diagnosis and its means, in a few words."""
+    means = noise_reduction(row)
+    return f"{row['estimator']}, {f'with {means}' if means else 'plain'}"
+
+
+def _variance(found: Mapping[str, Any] | None) -> str:
+    return "" if found is None else figure(found["variance"], found.get("low"), found.get("high"))
+
+
+def change_of(found: Mapping[str, Any] | None) -> str:
+    """A ratio of variances as a change in percent, with its interval.
+
+    Example:
+        >>> change_of({"ratio": 0.268, "low": 0.251, "high": 0.294})
+        '-73 [-75, -71]'
+    """
+    if found is None or found["ratio"] is None:
+        return ""
+    ratio, low, high = (None if found[name] is None else 100 * (found[name] - 1) for name in ("ratio", "low", "high"))
+    return figure(ratio, low, high)
 
 
 def posterior_table(found: Mapping[str, Any]) -> Table:
     """How far policy and inference network are from the posterior."""
     title = (
         f"KL from the posterior (in its place, {found['samples']} samples for each of {found['images']} validation "
-        "examples), nats:"
+        "examples; ± a standard error over these), nats:"
     )
-    rows = [[f"to the {name}", f"{found[key]:.4f}"] for key, name in JUDGED.items() if key in found]
+    errors = found.get("standard_errors", {})
+    rows = []
+    for key, name in JUDGED.items():
+        if key in found:
+            error = errors.get(key)
+            doubt = f" ± {rounded(error, error)}" if error else ""
+            rows.append([f"to the {name}", rounded(found[key], error or abs(found[key])) + doubt])
     return Table(title, ["distance", "nats"], rows)
 
 
@@ -233,7 +272,7 @@ JUDGED = {"policy": "policy", "inference": "inference network"}
 def _further(folder: Path) -> list[Table]:
     tables = []
     if diagnosis := _read(folder / "diagnosis.json"):
-        tables.append(diagnosis_table(diagnosis))
+        tables += diagnosis_tables(diagnosis)
     if posterior := _read(folder / "posterior.json"):
         tables.append(posterior_table(posterior))
     if benchmark := _read(folder / "benchmark.json"):

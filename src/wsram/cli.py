@@ -82,12 +82,18 @@ class Diagnose:
     """Action sequences for each example, M."""
     batch: int = 128
     """Examples in the batch."""
-    draws: int = 50
-    """Gradient estimates whose variance is taken."""
+    draws: int | None = None
+    """Gradients whose variance is taken, by default 100; with a precision at most so many, by default 1,000."""
+    precision: float | None = None
+    """Draw until half of every variance's 95% interval is at most this share of it, 0.1 say."""
+    compare: str | None = None
+    """Estimators on the same draws, each against what it refines or else the first: names with commas between."""
+    groups: str | None = None
+    """Groups of parameters, with commas between: prediction, which is slow, policy, inference; by default all."""
     features: Path | None = None
     """Folder of a captioner's features, where it has moved."""
     save: Path | None = None
-    """Folder for diagnosis.json and posterior.json; by default a run's own."""
+    """Folder for diagnosis.json and posterior.json, made if it is not there; by default a run's own."""
 
 
 @dataclass(frozen=True)
@@ -149,20 +155,33 @@ def _evaluate(args: Evaluate, screen: Screen) -> None:
 
 
 def _diagnose(args: Diagnose, screen: Screen) -> None:
-    from wsram.cards import diagnosis_table, posterior_table
-    from wsram.diagnose import diagnose, posterior
-    from wsram.evaluate import keep, open_trained
+    from wsram.cards import diagnosis_tables, posterior_table
+    from wsram.diagnose import diagnose, posterior, reached
+    from wsram.evaluate import keep, make_folder, open_trained
 
     trained = open_trained(args.network, source=args.data, features=args.features, inference=True)
     folder = args.save or (trained.run.folder if trained.run else None)
-    rows = diagnose(trained, samples=args.samples, batch=args.batch, draws=args.draws)
-    screen.show(diagnosis_table(rows))
+    if args.save is not None:
+        make_folder(args.save)
+    found = diagnose(
+        trained,
+        samples=args.samples,
+        batch=args.batch,
+        draws=args.draws,
+        precision=args.precision,
+        compare=None if args.compare is None else [name.strip() for name in args.compare.split(",")],
+        groups=None if args.groups is None else [name.strip() for name in args.groups.split(",")],
+        screen=screen,
+    )
+    for table in diagnosis_tables(found):
+        screen.show(table)
+    screen.say(reached(found))
     if folder is not None:
-        keep(folder / "diagnosis.json", rows, screen)
-    found = posterior(trained, batch=args.batch)
-    screen.show(posterior_table(found))
+        keep(folder / "diagnosis.json", found, screen)
+    distances = posterior(trained, batch=args.batch)
+    screen.show(posterior_table(distances))
     if folder is not None:
-        keep(folder / "posterior.json", found, screen)
+        keep(folder / "posterior.json", distances, screen)
 
 
 def _release(args: Release, screen: Screen) -> None:

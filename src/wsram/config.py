@@ -135,7 +135,8 @@ class EstimatorConfig:
     """How samples become gradients."""
 
     name: Annotated[str, tyro.conf.arg(name="estimator")] = "wake-sleep"
-    """wake-sleep (WS-RAM) or variational (REINFORCE), each also with -credit for every glimpse; or vimco."""
+    """wake-sleep (WS-RAM) or variational (REINFORCE), each also with -credit for every glimpse; wake-sleep-exact; or
+    vimco."""
     proposal: Proposal = "inference"
     """Who proposes glimpses in training: the inference network, which sees the label, or the policy."""
     control_variates: bool = True

@@ -155,6 +155,14 @@ def keep(path: Path, record: Any, screen: Screen) -> None:
     screen.say(f"Saved: {path}")
 
 
+def make_folder(path: Path) -> None:
+    """The folder that figures are to be kept in, before anything is measured; `UserError` if it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path} ({error.strerror}); name another with --save") from error
+
+
 def conclude(run: Run[Any], screen: Screen) -> None:
     """Say how good a finished run's network is, and draw its curves and where it looks into the run's folder."""
     trained = open_trained(run.folder)

@@ -171,7 +171,7 @@ class Run(Generic[C]):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             write(partial)
-            hashes = {path.name: _digest(path) for path in sorted(partial.iterdir())}
+            hashes = {path.name: digest(path) for path in sorted(partial.iterdir())}
             (partial / HASHES).write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
             for path in (*partial.iterdir(), partial):
                 flush(path)
@@ -216,7 +216,7 @@ def damage(folder: Path) -> str | None:
             if path.name not in hashes:
                 return f"{path.name} has no hash"
         for name, expected in hashes.items():
-            if _digest(folder / name) != expected:
+            if digest(folder / name) != expected:
                 return f"{name} is not as it was written"
     except (OSError, ValueError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
@@ -271,7 +271,8 @@ def _steps(place: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.name.removesuffix(ASIDE), path.suffix != ASIDE))
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -72,6 +73,36 @@ class Panel:
     curves: Sequence[tuple[str, Sequence[float], Sequence[float]]]
     log: bool = False
     stacked: bool = False
+
+
+def figure(value: float, low: float | None, high: float | None) -> str:
+    """A measured value with its interval, to the first digit that the interval leaves in doubt and no further.
+
+    Example:
+        >>> figure(19.4813, 18.12, 21.207), figure(85.06, 35.0, 194.0), figure(0.048372, 0.0461, 0.0502)
+        ('19 [18, 21]', '90 [40, 190]', '0.048 [0.046, 0.050]')
+        >>> figure(85.06, None, None), figure(0.0, 0.0, 0.0)
+        ('90', '0')
+    """
+    if low is None or high is None:
+        return rounded(value, abs(value))  # who knows how sure it is
+    if low == high:
+        return f"{value:.3g}"
+    doubt = (high - low) / 2
+    return f"{rounded(value, doubt)} [{rounded(low, doubt)}, {rounded(high, doubt)}]"
+
+
+def rounded(value: float, doubt: float) -> str:
+    """A number to the place of the first digit of what is in doubt of it.
+
+    Example:
+        >>> rounded(12345.0, 300.0), rounded(1.23456, 0.02), rounded(4.997, 0.0)
+        ('12,300', '1.23', '5')
+    """
+    if doubt <= 0:
+        return f"{value:.3g}"
+    places = -math.floor(math.log10(doubt))
+    return f"{round(value, places) + 0.0:,.{max(0, places)}f}"  # never -0
 
 
 def percent(share: float) -> str:

@@ -125,6 +125,7 @@ def estimation(config: Config) -> Callable[[Rollout[Any, Any]], Estimate]:
             rollout.log_q_a,
             control_variates=settings.control_variates,
             log_proposal=rollout.log_proposal,
+            **({} if rollout.mean_log_p_a is None else {"mean_log_p_a": rollout.mean_log_p_a}),
         )
         return estimate if rollout.log_q_dreams is None else sleep(estimate, rollout.log_q_dreams, settings.sleep)
 

@@ -229,3 +229,13 @@ def step_moments(
         mean = chance @ each
         found.append(Moments(mean, float(chance @ (each - mean).square().sum(-1))))
     return tuple(found)
+
+
+def mean_action_steps(logits: Tensor, drawn_from: Tensor) -> Tensor:
+    """(4, 2) the mean log-probability of each of a sequence's actions over those of another policy, given the past."""
+    probability = action_steps(drawn_from.detach()).exp()
+    mean = (probability * action_steps(logits)).view(ACTIONS, ACTIONS, 2)
+    # A first action is that of two sequences.
+    first = mean[..., 0].sum() / ACTIONS
+    second = mean[..., 1].sum(1, keepdim=True)
+    return torch.stack([first.expand(ACTIONS, ACTIONS), second.expand(-1, ACTIONS)], -1).flatten(0, 1)

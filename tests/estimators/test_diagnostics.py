@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from tests.estimators.enumeration import world
 from wsram.estimators.diagnostics import (
+    GradientSpread,
     effective_sample_size,
     gradient_variance,
     location_coverage,
+    mean_interval,
     posterior_divergence,
     scale_usage,
 )
@@ -131,6 +133,39 @@ def test_a_parameter_that_the_loss_does_not_reach_adds_nothing() -> None:
     found = gradient_variance(lambda n: (used * n).sum(), {"both": [used, unused], "unused": [unused]}, 3)
     assert found["unused"] == {"variance": 0.0, "squared_norm": 0.0}
     assert found["both"]["variance"] == pytest.approx(2.0)
+
+
+def test_what_each_draw_adds_has_the_variance_as_its_mean() -> None:
+    """The gradient is one of two values, evenly: over all sequences of four draws, every e_n has the same mean."""
+    parameter = nn.Parameter(torch.zeros(2))
+    values = torch.tensor([[1.0, 2.0], [3.0, -2.0]], dtype=torch.float64)
+    totals = [0.0, 0.0, 0.0]
+    for signs in itertools.product((0, 1), repeat=4):
+        spread = GradientSpread({"all": [parameter]})
+        for sign in signs:
+            spread.add([values[sign]])
+        totals = [total + each / 16 for total, each in zip(totals, spread.increments["all"], strict=True)]
+    exact = float((values - values.mean(0)).square().sum(1).mean())
+    assert totals == pytest.approx([exact] * 3)
+
+
+def test_the_interval_of_a_mean_holds_it_as_often_as_it_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(200, 60, generator=generator).square()
+    held = 0
+    for each in values:
+        low, high = mean_interval(each.tolist()) or (0.0, 0.0)
+        held += low <= 1.0 <= high
+    assert 0.88 <= held / 200 <= 0.98
+    assert mean_interval([1.0]) is None and mean_interval([1.0, 2.0], over=[0.0, 0.0]) is None
+
+
+def test_a_ratio_is_known_better_than_its_parts_where_they_share_their_draws() -> None:
+    common = torch.randn(80, generator=torch.Generator().manual_seed(1)).square()
+    other = (0.5 * common + 0.01 * torch.rand(80, generator=torch.Generator().manual_seed(2))).tolist()
+    alone, ratio = mean_interval(common.tolist()), mean_interval(other, over=common.tolist())
+    assert alone is not None and ratio is not None
+    assert (ratio[1] - ratio[0]) / 0.5 < 0.1 * (alone[1] - alone[0])
 
 
 def test_measuring_leaves_no_gradient_and_no_change_behind() -> None:

@@ -28,6 +28,7 @@ def test_every_estimator_is_found_by_its_name() -> None:
         "variational-credit": variational_credit,
         "wake-sleep": wake_sleep,
         "wake-sleep-credit": wake_sleep_credit,
+        "wake-sleep-exact": wake_sleep_credit,
         "vimco": vimco,
     }
 
@@ -38,7 +39,8 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(name: str) -> None
         estimator(name)
     assert str(raised.value) == (
         f"unknown estimator {name!r}; "
-        "choose one of variational, variational-credit, wake-sleep, wake-sleep-credit, vimco"
+        "choose one of variational, variational-credit, wake-sleep, wake-sleep-credit, wake-sleep-exact, "
+        "vimco"
     )
 
 

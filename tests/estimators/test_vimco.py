@@ -63,8 +63,8 @@ def test_variance_of_vimco_falls_with_more_samples_for_its_baseline_alone(infere
 
 
 @SEED
-def test_baseline_of_vimco_leaves_the_policy_alone_where_another_proposes(seed: int) -> None:
-    """The policy's coefficients are the weights, which no ratio makes large: a far proposal costs no variance."""
+def test_baseline_of_vimco_alone_leaves_the_policy_as_it_is_where_another_proposes(seed: int) -> None:
+    """Without the policy's mean its coefficients are the weights, which no ratio makes large."""
     of = world(seed, inference=True, spread=3.0)
     assert (of.tables.p - of.tables.q).max() > 2
     with_it, without = (exact_moments(vimco, of, 5, control_variates=c)[P] for c in (True, False))

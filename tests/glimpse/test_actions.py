@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Categorical, Normal
@@ -158,3 +159,20 @@ def test_half_precision_becomes_float32_and_more_stays(given: torch.dtype) -> No
     kept = at_least_float32(values)
     assert kept.dtype == (torch.float64 if given == torch.float64 else torch.float32)
     assert kept.tolist() == [0.5, -3.0]
+
+
+def test_the_mean_log_probability_is_the_sum_over_all_that_could_have_been_drawn() -> None:
+    """Over the scales, and over the location by Gauss-Hermite quadrature, which is exact for a Gaussian's logarithm."""
+    d = some(4)
+    q = GlimpseDistribution(d.mean.flip(0) + 0.3, d.log_std.flip(0) + 0.3, d.scale_logits.flip(0))
+    at, weight = (torch.tensor(t) for t in np.polynomial.hermite_e.hermegauss(3))
+    at, weight = torch.cartesian_prod(at, at), torch.cartesian_prod(weight, weight).prod(-1) / (2 * math.pi)
+    location = q.mean.unsqueeze(1) + q.log_std.exp().unsqueeze(1) * at
+    spread = GlimpseDistribution(d.mean.unsqueeze(1), d.log_std.unsqueeze(1), d.scale_logits)
+    mean = (weight * spread.location_log_prob(location)).sum(-1)
+    torch.testing.assert_close(d.location_mean_log_prob(q), mean)
+    scales = (q.scale_logits.softmax(-1) * d.scale_logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(d.mean_log_prob(q), mean + scales)
+    torch.testing.assert_close(d.mean_log_prob(d), -d.entropy())
+    cells = CellDistribution(d.scale_logits)
+    torch.testing.assert_close(cells.mean_log_prob(CellDistribution(q.scale_logits)), scales)

@@ -131,6 +131,21 @@ def test_the_policy_chooses_a_cell_before_it_knows_the_word_and_the_proposal_kno
     torch.testing.assert_close(one.log_q_a[:, 1:], two.log_q_a[:, 1:])  # of its own caption
 
 
+def test_the_policys_mean_is_that_over_what_is_proposed() -> None:
+    """Step by step what the log-probabilities come to on average; θ learns from it, η does not, and nothing changes."""
+    model = captioner()
+    plain = rolled(model, samples=4000)
+    rollout = rolled(model, samples=4000, centred=True)
+    for name in ("log_p_y", "log_p_a", "log_q_a"):
+        assert torch.equal(getattr(plain, name), getattr(rollout, name))
+    left = rollout.log_p_a - rollout.mean_log_p_a
+    error = left.std(0) / 4000**0.5
+    assert bool((left.mean(0).abs() <= 5 * error + 1e-6).all())
+    assert float((rollout.log_p_a - rollout.log_q_a).std()) > 0.1  # the two networks differ
+    assert untouched(rollout.mean_log_p_a.sum(), model.inference)
+    assert not untouched(rollout.mean_log_p_a.sum(), model.decoder)
+
+
 def test_at_first_the_proposal_is_the_policy() -> None:
     model = captioner()
     nn.init.zeros_(model.inference.correct.weight)

@@ -64,6 +64,21 @@ def test_the_three_losses_teach_whom_they_should() -> None:
     assert not untouched(estimate.proposal_loss, model.inference)
 
 
+def test_the_policys_mean_is_that_over_what_is_proposed() -> None:
+    """Step by step what the log-probabilities come to on average; θ learns from it, η does not, and nothing changes."""
+    model, (images, answers) = classifier(), six()
+    plain = rolled(model, images[:2], answers[:2], samples=4000)
+    rollout = rolled(model, images[:2], answers[:2], samples=4000, centred=True)
+    for name in ("log_p_y", "log_p_a", "log_q_a"):
+        assert torch.equal(getattr(plain, name), getattr(rollout, name))
+    left = rollout.log_p_a - rollout.mean_log_p_a
+    error = left.std(0) / 4000**0.5
+    assert bool((left.mean(0).abs() <= 5 * error + 1e-6).all())
+    assert float((rollout.log_p_a - rollout.log_q_a).std()) > 0.1  # the two networks differ
+    assert untouched(rollout.mean_log_p_a.sum(), model.inference)
+    assert not untouched(rollout.mean_log_p_a.sum(), model.prediction.policy_head)
+
+
 def test_at_first_the_inference_network_proposes_what_the_policy_would() -> None:
     rollout = rolled(classifier(fresh=True), *six())
     torch.testing.assert_close(rollout.log_q_a, rollout.log_p_a)

@@ -40,11 +40,16 @@ class Estimate:
 
 
 def check(
-    log_p_y: Tensor, log_p_a: Tensor, log_q_a: Tensor, log_proposal: Tensor | None, control_variates: bool
+    log_p_y: Tensor,
+    log_p_a: Tensor,
+    log_q_a: Tensor,
+    log_proposal: Tensor | None,
+    control_variates: bool,
+    mean_log_p_a: Tensor | None = None,
 ) -> None:
     """`ValueError` unless shapes agree, and there are 2 samples if they are compared with one another."""
-    given = (log_p_y, log_p_a, log_q_a) if log_proposal is None else (log_p_y, log_p_a, log_q_a, log_proposal)
-    shapes = [tuple(t.shape) for t in given]
+    given = (log_p_y, log_p_a, log_q_a, log_proposal, mean_log_p_a)
+    shapes = [tuple(t.shape) for t in given if t is not None]
     if len(set(shapes)) != 1 or log_p_y.ndim not in (2, 3):
         raise ValueError(
             f"log_p_y, log_p_a and log_q_a must all be (samples, batch) or (samples, batch, steps), got {shapes}"
@@ -100,6 +105,14 @@ def posterior(log_p_y: Tensor, log_ratio: Tensor) -> tuple[Tensor, Tensor, Tenso
 def surrogate(coefficient: Tensor, log_prob: Tensor) -> Tensor:
     """Minus the sum over samples, and steps if there are any, averaged over the batch."""
     return -product(coefficient, log_prob).sum() / log_prob.shape[1]
+
+
+def centred(weights: Tensor, share: Tensor, log_prob: Tensor, mean_log_prob: Tensor) -> Tensor:
+    r"""The loss of $\sum_m w^m s^m - \phi^m (s^m - E s^m)$, s the scores: each is subtracted less its own mean.
+
+    Exact for every $\phi$ that the action had no part in, whatever it was drawn from.
+    """
+    return surrogate(weights - share, log_prob) + surrogate(share, mean_log_prob)
 
 
 def itself(values: Tensor) -> Tensor:

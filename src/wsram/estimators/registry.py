@@ -12,7 +12,8 @@ from wsram.estimators.wake_sleep import wake_sleep, wake_sleep_credit
 
 Estimator = Callable[..., Estimate]
 """From log_p_y, log_p_a and log_q_a (samples, batch, steps), nats, and the keywords `control_variates` (bool) and
-`log_proposal` (None, or the log-density that was drawn from instead of q) to an `Estimate`."""
+`log_proposal` (None, or the log-density that was drawn from instead of q) to an `Estimate`; `mean_log_p_a` if its entry
+says that it is centred."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,25 @@ class Entry:
     function: the estimator.
     trains_proposal: whether its gradient reaches an inference network.
     reweights: whether it takes samples of another density than those it scores: a tempered policy, a mixture.
+    refines: the estimator that it is without what it adds to the control variates, by name.
+    centred: whether, beside an inference network, it takes the policy's mean log-probability under it, the keyword
+        `mean_log_p_a`.
     """
 
     function: Estimator
     trains_proposal: bool = True
     reweights: bool = True
+    refines: str | None = None
+    centred: bool = False
 
 
 ESTIMATORS: dict[str, Entry] = {
     "variational": Entry(variational, trains_proposal=False),
-    "variational-credit": Entry(variational_credit, trains_proposal=False),
+    "variational-credit": Entry(variational_credit, trains_proposal=False, refines="variational"),
     "wake-sleep": Entry(wake_sleep),
-    "wake-sleep-credit": Entry(wake_sleep_credit),
-    "vimco": Entry(vimco, reweights=False),
+    "wake-sleep-credit": Entry(wake_sleep_credit, refines="wake-sleep"),
+    "wake-sleep-exact": Entry(wake_sleep_credit, refines="wake-sleep-credit", centred=True),
+    "vimco": Entry(vimco, reweights=False, centred=True),
 }
 """The estimators by the names that the command line knows."""
 

@@ -11,6 +11,7 @@ from wsram.estimators.base import (
     Estimate,
     before,
     by_step,
+    centred,
     check,
     foreseen,
     log_ratio_of,
@@ -75,6 +76,7 @@ def wake_sleep_credit(
     *,
     control_variates: bool = True,
     log_proposal: Tensor | None = None,
+    mean_log_p_a: Tensor | None = None,
 ) -> Estimate:
     r"""`wake_sleep`, whose control variates know what each glimpse's own past was already worth.
 
@@ -92,11 +94,21 @@ def wake_sleep_credit(
     was drawn from, and for θ when the policy itself proposes, is exactly that without control variates; else ψ and φ
     are self-normalised, as those of `wake_sleep` are. With one step or fewer than three images this is `wake_sleep`.
 
+    With `mean_log_p_a` (`wake-sleep-exact`) θ needs no ψ. From the score of each glimpse its mean under what was drawn
+    from is subtracted, which is known exactly, in the share $\phi^m_n$ that q's score has if q was drawn from:
+
+    $$\nabla_\theta \approx \sum_m w^m \nabla L^m + \sum_{m,n} w^m\, \nabla \log p(a^m_n|a^m_{<n},I)
+        - \phi^m_n \left[\nabla \log p(a^m_n|a^m_{<n},I) - E_q \nabla \log p(a_n|a^m_{<n},I)\right]$$
+
+    Its mean is that without control variates, whatever proposes.
+
     Args:
         log_p_y, log_p_a, log_q_a: (samples, batch, steps) nats.
         control_variates: whether to subtract ψ and φ; needs 2 samples.
         log_proposal: same shape, nats, the density that the samples were drawn from, if it is not q; 1/M then becomes
             the φ of `wake_sleep`, which multiplies the prediction as ψ's ρ does.
+        mean_log_p_a: same shape, nats, each action's log p on average over what it was drawn from; its gradient is
+            what counts. See `wsram.models.rollout.Rollout`.
 
     Raises:
         ValueError: shapes that differ, or one sample with control variates.
@@ -104,7 +116,7 @@ def wake_sleep_credit(
     Source: ours; the weights before a step are those of a particle filter (Gordon et al. 1993), and what is settled
     before an action may be its baseline (Williams 1992).
     """
-    check(log_p_y, log_p_a, log_q_a, log_proposal, control_variates)
+    check(log_p_y, log_p_a, log_q_a, log_proposal, control_variates, mean_log_p_a)
     plain = wake_sleep(log_p_y, log_p_a, log_q_a, control_variates=False, log_proposal=log_proposal)
     if not control_variates:
         return plain
@@ -112,16 +124,16 @@ def wake_sleep_credit(
     drawn_from = log_q_a.detach() if log_proposal is None else by_step(log_proposal).detach()
     weights = plain.weights.unsqueeze(-1)
 
-    def remainder(log_prob: Tensor) -> Tensor:
-        """What the weights exceed their prediction by, for the scores of `log_prob`; (samples, batch, steps)."""
+    def foretold(log_prob: Tensor) -> Tensor:
+        """What of the weights the scores of `log_prob` have no part in; (samples, batch, steps)."""
         log_ratio = log_ratio_of(log_prob, drawn_from).sum(-1, keepdim=True)
         worth = log_ratio_of(log_p_a, log_prob) + gained
         zero_mean = share(log_ratio)
         known = share(possible(log_ratio + before(worth), log_ratio)) - zero_mean
-        return weights - zero_mean - foreseen(known, weights - zero_mean)
+        return zero_mean + foreseen(known, weights - zero_mean)
 
-    return replace(
-        plain,
-        policy_loss=surrogate(remainder(log_p_a), log_p_a),
-        proposal_loss=surrogate(remainder(log_q_a), log_q_a),
-    )
+    if mean_log_p_a is None:
+        policy_loss = surrogate(weights - foretold(log_p_a), log_p_a)
+    else:
+        policy_loss = centred(weights, foretold(drawn_from), log_p_a, by_step(mean_log_p_a))
+    return replace(plain, policy_loss=policy_loss, proposal_loss=surrogate(weights - foretold(log_q_a), log_q_a))

@@ -28,6 +28,12 @@ def draw_categorical(logits: Tensor, generator: torch.Generator, sample_shape: t
         return (logits - exponential.log()).argmax(-1)
 
 
+def _mean_under(logits: Tensor, values: Tensor) -> Tensor:
+    """The mean (...) of values (..., choices) with probabilities softmax(logits); what is never drawn may be -inf."""
+    probability = logits.softmax(-1)
+    return (probability * values).masked_fill(probability == 0, 0.0).sum(-1)
+
+
 class Action(NamedTuple):
     """One glimpse action for every element of a batch.
 
@@ -93,6 +99,16 @@ class GlimpseDistribution:
         log_p = log_p.expand(*torch.broadcast_shapes(log_p.shape[:-1], scale.shape), log_p.shape[-1])
         return log_p.gather(-1, scale.expand(log_p.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
+    def location_mean_log_prob(self, drawn_from: GlimpseDistribution) -> Tensor:
+        """The location's log-density under this Gaussian, on average over what another one draws; nats, (...)."""
+        away = (drawn_from.mean - self.mean).square() + (2 * drawn_from.log_std).exp()
+        return -(0.5 * away * (-2 * self.log_std).exp() + self.log_std).sum(-1) - LOG_2PI
+
+    def mean_log_prob(self, drawn_from: GlimpseDistribution) -> Tensor:
+        r"""$E_{a \sim q} \log p(a)$ of this p under another distribution q, exactly; nats, (...)."""
+        scales = _mean_under(drawn_from.scale_logits, F.log_softmax(self.scale_logits, -1))
+        return self.location_mean_log_prob(drawn_from) + scales
+
     def entropy(self) -> Tensor:
         """Entropy in nats: differential for the location, plus the scale's; shape (...)."""
         return self.location_entropy() + self.scale_entropy()
@@ -146,6 +162,10 @@ class CellDistribution:
     def log_prob(self, cell: Tensor) -> Tensor:
         """log p(cell) (...), in nats, of cells (...)."""
         return F.log_softmax(self.logits, -1).gather(-1, cell.unsqueeze(-1)).squeeze(-1)
+
+    def mean_log_prob(self, drawn_from: CellDistribution) -> Tensor:
+        r"""$E_{i \sim q} \log p(i)$ of this p under another distribution q, exactly; nats, (...)."""
+        return _mean_under(drawn_from.logits, F.log_softmax(self.logits, -1))
 
     def probabilities(self) -> Tensor:
         """(..., cells), each row summing to 1."""

@@ -112,6 +112,7 @@ class AttentionCaptioner(nn.Module):
         temperature: float = 1.0,
         defensive: float = 0.0,
         dreams: int = 0,
+        centred: bool = False,
     ) -> Rollout[Attended, CellDistribution]:
         """Draw the cells attended to before each word of given captions, and score words and cells.
 
@@ -123,6 +124,7 @@ class AttentionCaptioner(nn.Module):
             with_inference: let the inference network propose, if there is one; else the policy does.
             temperature, defensive: see `wsram.models.proposal.Proposer`.
             dreams: for each caption's image, for the sleep phase; see `dream`.
+            centred: also work out the policy's mean log-probability under what proposes.
 
         Returns:
             `Rollout`, axes samples, batch, words. Where a caption has ended, log-probabilities are 0. Soft attention
@@ -153,6 +155,7 @@ class AttentionCaptioner(nn.Module):
         energies: list[Tensor] = []
         cells: list[Tensor] = []
         log_q: list[Tensor] = []
+        means: list[Tensor] = []
         contexts: list[Tensor] = []
         outputs: list[Tensor] = []
         for t, n in enumerate(going):
@@ -167,6 +170,8 @@ class AttentionCaptioner(nn.Module):
                 cell, proposal = proposer.draw(policy, informed)
                 context = decoder.context(looked_at, cell)
                 log_q.append(proposal.log_prob(cell))
+                if centred:
+                    means.append(policy.mean_log_prob(proposal.detach()))
             state = decoder.advance(gates[t], context, state)
             for kept, value in ((energies, policy.logits), (cells, cell), (contexts, context), (outputs, state.h)):
                 kept.append(value)
@@ -184,6 +189,7 @@ class AttentionCaptioner(nn.Module):
         if decoder.attention == "soft":
             log_p_a = torch.zeros_like(log_p_a)
         log_q_a = whole(log_q) * real
+        log_proposal = proposer.density(log_p_a, log_q_a)
         # Packed, since the vocabulary is large.
         logits = decoder.word_logits(embedded, torch.cat(contexts, 1), torch.cat(outputs, 1))
         log_p_words = log_probability_of(logits, sorted_tokens.T[going_on].expand(samples, -1))
@@ -193,7 +199,8 @@ class AttentionCaptioner(nn.Module):
             log_q_a=log_q_a,
             action=Attended(chosen, real),
             policy=policies,
-            log_proposal=proposer.density(log_p_a, log_q_a),
+            log_proposal=log_proposal,
+            mean_log_p_a=proposer.mean(whole(means) * real, log_p_a, log_proposal) if means else None,
             log_q_dreams=self.dream(features, dreams, generator, tokens.shape[1]) if dreams else None,
         )
 

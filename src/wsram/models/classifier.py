@@ -168,6 +168,7 @@ class AttentionClassifier(nn.Module):
         defensive: float = 0.0,
         sum_scale: bool = False,
         dreams: int = 0,
+        centred: bool = False,
     ) -> Rollout[Action, GlimpseDistribution]:
         """Draw action sequences from the proposal and score them.
 
@@ -182,6 +183,7 @@ class AttentionClassifier(nn.Module):
             sum_scale: sum over the last glimpse's scale instead of drawing it (Rao-Blackwell): it is then no part of
                 the action that is scored, and the policy's gradient through it is exact, in log p(y | a, I).
             dreams: for each image, for the sleep phase; see `dream`.
+            centred: also work out the policy's mean log-probability under what proposes.
 
         Returns:
             `Rollout`, axes samples, batch, glimpses.
@@ -197,11 +199,15 @@ class AttentionClassifier(nn.Module):
         proposer = Proposer((samples, len(pyramid)), generator, temperature=temperature, defensive=defensive)
         inference = self.inference if with_inference else None
         log_q: list[Tensor] = []
+        means: list[Tensor] = []
 
         def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
             informed = None if inference is None else self.prediction.policy(inference(raw, r2, answers))
             action, proposal = proposer.draw(policy, informed, () if log_q else (samples,))
             scale_is_summed = sum_scale and len(log_q) == count - 1
+            if centred:
+                mean = policy.location_mean_log_prob if scale_is_summed else policy.mean_log_prob
+                means.append(mean(proposal.detach()).expand(action.scale.shape))
             log_q.append(proposal.location_log_prob(action.location) if scale_is_summed else proposal.log_prob(action))
             return action
 
@@ -212,13 +218,15 @@ class AttentionClassifier(nn.Module):
             log_p_scales = torch.cat([log_p_scales[..., :-1], torch.zeros_like(log_p_scales[..., -1:])], -1)
         log_p_a = looked.policy.location_log_prob(looked.action.location) + log_p_scales
         log_q_a = torch.stack(log_q, -1)
+        log_proposal = proposer.density(log_p_a, log_q_a)
         return Rollout(
             log_p_y=after.diff(dim=-1, prepend=torch.zeros_like(after[..., :1])),
             log_p_a=log_p_a,
             log_q_a=log_q_a,
             action=looked.action,
             policy=looked.policy,
-            log_proposal=proposer.density(log_p_a, log_q_a),
+            log_proposal=log_proposal,
+            mean_log_p_a=proposer.mean(torch.stack(means, -1), log_p_a, log_proposal) if centred else None,
             log_q_dreams=self.dream(pyramid, dreams, generator, glimpses, sum_scale) if dreams else None,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError
 from wsram.estimators import defensive_mixture
+from wsram.estimators.base import before
 
 
 class Proposer:
@@ -59,6 +61,17 @@ class Proposer:
             return defensive_mixture(log_p_a, log_q_a, self.share)
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    def mean(self, mean_log_p_a: Tensor, log_p_a: Tensor, log_proposal: Tensor | None) -> Tensor:
+        """The policy's mean log-probabilities, step by step, as far as what was drawn from is not the policy itself.
+
+        Under itself a policy's score has mean zero; by so much as a sequence is likely to have been the policy's, the
+        next step is drawn from it.
+        """
+        if log_proposal is None:
+            return mean_log_p_a
+        log_own = math.log(self.share) + before(log_p_a.detach() - log_proposal)
+        return mean_log_p_a * -torch.expm1(log_own).clamp(max=0.0)
 
     @staticmethod
     def _batch(action: Any) -> int:

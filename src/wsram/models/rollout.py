@@ -26,6 +26,8 @@ class Rollout(Generic[A, P]):
     policy: the policy's distributions, batched (samples, batch, steps), for the exploration terms. Gradient: θ.
     log_proposal: (samples, batch, steps) log-density that the actions were drawn from, if it is another than log_q_a: a
         defensive mixture of both networks. No gradient.
+    mean_log_p_a: (samples, batch, steps) log p(a_n | a_1..n-1, I) on average over what could have been action n,
+        if an estimator wants to know. Its gradient is what is meant: θ, the mean of the policy's score.
     log_q_dreams: (dreams, batch, steps) log-probability under the inference network of what the model dreamt, if it
         did. Gradient: η.
     """
@@ -36,4 +38,5 @@ class Rollout(Generic[A, P]):
     action: A
     policy: P
     log_proposal: Tensor | None = None
+    mean_log_p_a: Tensor | None = None
     log_q_dreams: Tensor | None = None

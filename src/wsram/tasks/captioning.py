@@ -20,7 +20,7 @@ from wsram.models.captioner import Attended, AttentionCaptioner
 from wsram.models.rollout import Rollout
 from wsram.runtime import Autocast
 from wsram.tables import Panel, Table
-from wsram.tasks.task import Options, Update
+from wsram.tasks.task import Options, Update, centred
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,6 +162,7 @@ class Captioning:
             temperature=config.exploration.temperature,
             defensive=config.estimator.defensive,
             dreams=int(config.estimator.sleep > 0),
+            centred=centred(config.estimator),
         )
 
     def exploration(self, config: CaptioningConfig, rollout: CellRollout) -> Tensor | float:

@@ -36,7 +36,7 @@ from wsram.tasks.figures import (
     fitted_thresholds,
     risk_coverage,
 )
-from wsram.tasks.task import Options, Update
+from wsram.tasks.task import Options, Update, centred
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -220,6 +220,7 @@ class Classification:
             defensive=config.estimator.defensive,
             sum_scale=config.sum_scale,
             dreams=int(config.estimator.sleep > 0),
+            centred=centred(config.estimator),
             glimpses=glimpses_at(config, update.step),
         )
 

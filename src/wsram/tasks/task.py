@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from wsram.config import EstimatorConfig
 from wsram.data import Batch, Dataset, Spec, Splits
+from wsram.estimators import ESTIMATORS
 from wsram.models.rollout import Rollout
 from wsram.runtime import Autocast
 from wsram.tables import Panel, Table
@@ -30,6 +32,11 @@ class Update:
     step: int
     epoch: int
     generator: torch.Generator
+
+
+def centred(settings: EstimatorConfig) -> bool:
+    """Whether the estimator has a use for the policy's mean log-probability under what proposes."""
+    return settings.proposal == "inference" and settings.control_variates and ESTIMATORS[settings.name].centred
 
 
 @dataclass(frozen=True)
