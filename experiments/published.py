@@ -1,4 +1,7 @@
-"""Figures that others published, each with its source; ours stand beside them in the tables."""
+"""Figures that others published, each with its source; ours stand beside them in the tables.
+
+Of Ba et al. 2015 a review quotes 3.11, 1.85 and 1.62; the rest is as we know it, not checked against a copy.
+"""
 
 from __future__ import annotations
 

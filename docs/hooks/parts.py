@@ -236,9 +236,45 @@ def released_table() -> str:
     return Table("", ["network", "trained on", "looks at", "size", "measured"], rows).markdown()
 
 
+def variance_table() -> str:
+    """How noisy each estimator's gradient is on one network after the other, and what it gains, from kept diagnoses."""
+    from wsram.cards import change_of
+    from wsram.tables import figure
+
+    rows = []
+    for path in sorted(ROOT.glob("docs/results/variance/*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for row in found["rows"]:
+            policy, change = row["gradient"]["policy"], row["change"]
+            against = "" if row["against"] is None else f"`{found['rows'][row['against']]['estimator']}`"
+            rows.append(
+                [
+                    f"{path.stem}, update {found['network']['step']:,}",
+                    row["proposal"],
+                    f"`{row['estimator']}`",
+                    f"{row['draws']}",
+                    figure(policy["variance"], policy["low"], policy["high"]),
+                    against,
+                    *(change_of(change.get(group)) for group in ("policy", "inference")),
+                ]
+            )
+    header = [
+        "network",
+        "proposal",
+        "estimator",
+        "draws",
+        "variance, policy",
+        "against",
+        "change, %",
+        "change for η, %",
+    ]
+    return Table("", header, rows).markdown()
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "tree": tree,
     "released networks": released_table,
+    "variances": variance_table,
     "commands": lambda: command_table("wsram", cli.COMMANDS),
     "experiments": lambda: command_table("python -m experiments", experiments.COMMANDS),
     "recipes of classifiers": lambda: recipe_table(ClassificationConfig),

@@ -162,7 +162,8 @@ def describe(folder: Path, base: Path, name: str | None = None) -> str:
             f"`{made['command']}`",
             "",
             f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
-            f"seed {config.schedule.seed}; trained in {_spoken(config.schedule.precision)}; {task.about(config)}.",
+            f"seed {config.schedule.seed}; trained in {_spoken(config.schedule.precision)}; {task.about(config)}. Options "
+            f"and recipes are those of that commit; every setting is in `{SETTINGS}`.",
             "",
         ]
     records = {name: found for name, file in EVALUATIONS.items() if (found := _read(folder / file))}
@@ -170,6 +171,8 @@ def describe(folder: Path, base: Path, name: str | None = None) -> str:
         lines += [task.table(records).markdown(), ""]
         precisions = {_spoken(found.get("precision")) for found in records.values()}
         lines += [f"Measured in {', '.join(sorted(precisions))}.", ""]
+    else:
+        lines += ["How good it is was not measured with these files; `wsram evaluate` does that.", ""]
     for table in _further(folder):
         lines += [*([table.title, ""] if table.title else []), table.markdown(), ""]
     for picture in PICTURES:
@@ -246,8 +249,8 @@ def change_of(found: Mapping[str, Any] | None) -> str:
     """
     if found is None or found["ratio"] is None:
         return ""
-    ratio, low, high = (None if found[name] is None else 100 * (found[name] - 1) for name in ("ratio", "low", "high"))
-    return figure(ratio, low, high)
+    low, high = (None if found[name] is None else 100 * (found[name] - 1) for name in ("low", "high"))
+    return figure(100 * (found["ratio"] - 1), low, high)
 
 
 def posterior_table(found: Mapping[str, Any]) -> Table:

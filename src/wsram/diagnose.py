@@ -348,7 +348,7 @@ def _coefficients(way: _Way, parts: Sequence[Rollout[Any, Any]]) -> list[dict[st
     return [dict(zip(trained, pieces, strict=True)) for pieces in zip(*split, strict=True)]
 
 
-def posterior(trained: Trained, *, batch: int = 128) -> dict[str, float]:
+def posterior(trained: Trained, *, batch: int = 128) -> dict[str, Any]:
     """How far policy and inference network are from the posterior, means over examples and their standard errors.
 
     Many samples for each validation example stand for the posterior, half of them from each network: the weights are
