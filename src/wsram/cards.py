@@ -162,8 +162,8 @@ def describe(folder: Path, base: Path, name: str | None = None) -> str:
             f"`{made['command']}`",
             "",
             f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
-            f"seed {config.schedule.seed}; trained in {_spoken(config.schedule.precision)}; {task.about(config)}. Options "
-            f"and recipes are those of that commit; every setting is in `{SETTINGS}`.",
+            f"seed {config.schedule.seed}; trained in {_spoken(config.schedule.precision)}; {task.about(config)}. "
+            f"Options and recipes are those of that commit; every setting is in `{SETTINGS}`.",
             "",
         ]
     records = {name: found for name, file in EVALUATIONS.items() if (found := _read(folder / file))}

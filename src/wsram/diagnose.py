@@ -336,7 +336,8 @@ def _coefficients(way: _Way, parts: Sequence[Rollout[Any, Any]]) -> list[dict[st
         for name in names
         if getattr(parts[0], name) is not None
     }
-    estimate = way.estimate(replace(parts[0], **({"mean_log_p_a": None} | leaves)))
+    given: dict[str, Any] = {"mean_log_p_a": None} | leaves
+    estimate = way.estimate(replace(parts[0], **given))
     way.note(estimate)
     trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
     found = torch.autograd.grad(estimate.loss, list(trained.values()), allow_unused=True, materialize_grads=True)
