@@ -242,14 +242,14 @@ def variance_table() -> str:
     from wsram.tables import figure
 
     rows = []
-    for path in sorted(ROOT.glob("docs/results/variance/*.json")):
+    for path in sorted(ROOT.glob("docs/results/variance/*/diagnosis.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         for row in found["rows"]:
             policy, change = row["gradient"]["policy"], row["change"]
             against = "" if row["against"] is None else f"`{found['rows'][row['against']]['estimator']}`"
             rows.append(
                 [
-                    f"{path.stem}, update {found['network']['step']:,}",
+                    f"{path.parent.name}, update {found['network']['step']:,}",
                     row["proposal"],
                     f"`{row['estimator']}`",
                     f"{row['draws']}",

@@ -87,7 +87,7 @@ class Diagnose:
     precision: float | None = None
     """Draw until half of every variance's 95% interval is at most this share of it, 0.1 say."""
     compare: str | None = None
-    """Estimators on the same draws, each against what it refines or else the first: names with commas between."""
+    """Estimators alone, on the same draws, each against what it refines or else the first: names with commas between."""
     groups: str | None = None
     """Groups of parameters, with commas between: prediction, which is slow, policy, inference; by default all."""
     features: Path | None = None
@@ -178,6 +178,8 @@ def _diagnose(args: Diagnose, screen: Screen) -> None:
     screen.say(reached(found))
     if folder is not None:
         keep(folder / "diagnosis.json", found, screen)
+    if args.compare is not None:
+        return
     distances = posterior(trained, batch=args.batch)
     screen.show(posterior_table(distances))
     if folder is not None:
