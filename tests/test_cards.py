@@ -190,8 +190,9 @@ def test_of_a_network_by_itself_a_card_says_what_it_is_alone(measured: Path, tmp
 
 def test_names_that_are_no_paths_stay_in_a_command() -> None:
     assert without_paths("wsram train mnist5k --run runs/wide --learning-rate 1e-3") == (
-        "wsram train mnist5k --run wide --learning-rate 1e-3"
+        "wsram train mnist5k --run runs/wide --learning-rate 1e-3"
     )
+    assert without_paths("wsram train a/../../b/c --start-from /home/me/net") == "wsram train c --start-from net"
     assert without_paths(r"wsram train 'C:\Users\me\digits' '/a b/c d'") == "wsram train digits 'c d'"
 
 

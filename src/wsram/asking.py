@@ -17,7 +17,7 @@ from wsram.errors import UserError
 from wsram.tables import Table
 from wsram.terminal import Screen
 
-BUNDLED = "translated"
+BUNDLED = "robust"
 """The network that is asked where none is named."""
 
 

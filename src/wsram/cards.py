@@ -13,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from wsram.config import Config, changed
+from wsram.config import ClassificationConfig, Config, changed
 from wsram.errors import UserError
 from wsram.models.pretrained import NETWORKS, Network, from_pretrained, network_folder, save_network
 from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
@@ -288,18 +288,26 @@ def _further(folder: Path) -> list[Table]:
 
 def without_places(config: Config) -> Config:
     """The settings without where the data lay on this machine."""
-    places = {name: None for name in ("images", "features") if hasattr(config.data, name)}
+    places: dict[str, Any] = {name: None for name in ("images", "features") if hasattr(config.data, name)}
+    if isinstance(config, ClassificationConfig) and config.start_from is not None:
+        places["start_from"] = _without_machine(config.start_from)
     return changed(config, source=_last_name(config.data.source), **places)
 
 
 def without_paths(command: str) -> str:
-    """A command line whose paths are reduced to their last names.
+    """A command line whose paths outside the working folder are reduced to their last names.
 
     Example:
         >>> without_paths("wsram train ../data/mnist --run runs/wide --recipe best")
-        'wsram train mnist --run wide --recipe best'
+        'wsram train mnist --run runs/wide --recipe best'
     """
-    return shlex.join(_last_name(word) if re.search(r"[\\/]", word) else word for word in shlex.split(command))
+    return shlex.join(_without_machine(word) for word in shlex.split(command))
+
+
+def _without_machine(word: str) -> str:
+    """A path inside the working folder, or what is none, as it is; of another path the last name."""
+    inside = not re.search(r"\\|^/|^[A-Za-z]:", word) and ".." not in word.split("/")
+    return word if inside else _last_name(word)
 
 
 def _last_name(path: str) -> str:
