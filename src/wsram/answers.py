@@ -103,7 +103,7 @@ class Prediction:
     def sequences(self) -> tuple[tuple[Glimpse, ...], ...]:
         """The glimpses of every sequence that voted; of the mode, the only one."""
         beliefs = self.head.probabilities(self.outputs).tolist()
-        size = (self.given.pixels.shape[-2], self.given.pixels.shape[-1])
+        size = self.given.size
         across, down = self.given.ratio
         # Rounding can shrink both axes by a little different ratios: a side is as long as the longer axis makes it.
         along = across if self.given.width >= self.given.height else down
@@ -207,7 +207,7 @@ class Prediction:
         if label is not None and (self.is_number or label not in self.names):
             raise UserError(f"expected a label among {', '.join(self.names)}, got {label!r}; name one of them")
         image = self.given.unit()
-        pyramid = self.sensor.pyramid(image.unsqueeze(0))
+        pyramid = self.sensor.pyramid([self.given.source], len(self.glimpses))
         action = Action(self.action.location[0].unsqueeze(1), self.action.scale[0].unsqueeze(1))
         patches = self.sensor(pyramid, *action)[:, 0]
         looks = [

@@ -28,3 +28,14 @@ def printable(text: str) -> str:
         'a\\x1b[31mb'
     """
     return "".join(c if c in "\n\t" or c.isprintable() or c == " " else ascii(c)[1:-1] for c in text)
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception says, on one line that is not endless; its name where it says nothing.
+
+    Example:
+        >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.png"))
+        'No such file or directory'
+    """
+    said = getattr(error, "strerror", None) or str(error)
+    return printable(" ".join(str(said).split())[:300]) or type(error).__name__

@@ -32,8 +32,9 @@ from wsram.data.given import Given
 from wsram.errors import UserError
 from wsram.estimators.diagnostics import effective_sample_size
 from wsram.glimpse.actions import Action
-from wsram.glimpse.pyramid import Pyramid
 from wsram.glimpse.sensor import Sensor
+from wsram.glimpse.source import Glimpsable
+from wsram.glimpse.tiles import WHOLE
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead, LabelsHead
 from wsram.runtime import Autocast
@@ -157,11 +158,16 @@ def explain(
     for name in (label, against):
         if name is not None and name not in head.names:
             raise UserError(f"expected a label among {', '.join(head.names)}, got {name!r}; name one of them")
+    if math.prod(given.size) > WHOLE:
+        width, height = reversed(given.size)
+        raise UserError(
+            f"evidence is mapped pixel by pixel, and the image has {width}×{height}; ask about a part of it"
+        )
     if label == against:
         raise UserError(f"expected another label to compare {label} with, got the same; leave it out or name another")
     device = next(network.parameters()).device
     with torch.inference_mode(), autocast():
-        pyramid = network.prediction.sensor.pyramid(given.unit(device).unsqueeze(0))
+        pyramid = network.prediction.sensor.pyramid([given.on(device)], samples * network.prediction.glimpses)
         if against is None:
             likeliest = network.predict(pyramid).outputs[0].argsort(descending=True)
             against = next(head.names[n] for n in likeliest.tolist() if head.names[n] != label)
@@ -214,7 +220,7 @@ def heat_map(sensor: Sensor, size: tuple[int, int], action: Action, weights: Ten
 
 
 def drawn(
-    network: AttentionClassifier, pyramid: Pyramid, samples: int, seed: int, glimpses: int | None = None
+    network: AttentionClassifier, pyramid: Glimpsable, samples: int, seed: int, glimpses: int | None = None
 ) -> tuple[Tensor, Action]:
     """Sequences of glimpses at one image, drawn from the policy.
 
@@ -255,12 +261,12 @@ def _support(label: str, log_weights: Tensor, sensor: Sensor, given: Given, acti
         # The delta method: the relative standard error of the mean weight, whose relative variance is M / ESS - 1.
         standard_error=math.sqrt(max(0.0, count / effective - 1) / (count - 1)),
         effective_samples=effective,
-        heat=heat_map(sensor, (given.pixels.shape[-2], given.pixels.shape[-1]), action, weights),
+        heat=heat_map(sensor, given.size, action, weights),
     )
 
 
 def _informed(
-    network: AttentionClassifier, pyramid: Pyramid, answer: int, samples: int, seed: int
+    network: AttentionClassifier, pyramid: Glimpsable, answer: int, samples: int, seed: int
 ) -> tuple[Tensor, Action]:
     """Sequences of policy and inference network, told the answer: log-weights (samples,), and the glimpses."""
     generator = torch.Generator(pyramid.device).manual_seed(seed)

@@ -24,6 +24,7 @@ from wsram.data.vocabulary import PAD
 from wsram.errors import UserError, require_at_least
 from wsram.evidence import SAMPLES, Evidence, drawn, explain
 from wsram.glimpse.actions import Action
+from wsram.glimpse.source import in_unit
 from wsram.models import pretrained
 from wsram.models.backbone import Backbone, build_backbone
 from wsram.models.captioner import AttentionCaptioner
@@ -198,7 +199,8 @@ class Predictor:
         pixels = 0
         for image, read in self._ahead(images):
             group.append((image, read))
-            pixels += 0 if isinstance(read, UserError) else read.seen.pixels[0].numel()
+            held = None if isinstance(read, UserError) else read.seen.source.in_memory
+            pixels += 0 if held is None else held[0].numel()
             if len(group) == batch or pixels >= PIXELS:
                 yield from self._settled(group, samples, glimpses, beam, seed)
                 group, pixels = [], 0
@@ -329,14 +331,15 @@ class Predictor:
         return [self._vote(image, glimpses, samples, seed) for image in seen]
 
     def _modes(self, network: AttentionClassifier, seen: Sequence[Given], glimpses: int | None) -> list[Answer]:
-        pixels = [image.unit(self.device) for image in seen]
-        same = len({image.shape for image in pixels}) == 1
-        images = torch.stack(pixels) if same else pixels
+        sources = [image.on(self.device) for image in seen]
+        compiled = None
+        if len(seen) == 1 and glimpses is None:  # as it was compiled
+            compiled = self._compiled.get(torch.Size((1, network.channels, *seen[0].size)))
         with self._autocast():
-            if isinstance(images, Tensor) and glimpses is None and images.shape in self._compiled:
-                found = self._compiled[images.shape](images)
+            if compiled is not None and (held := sources[0].in_memory) is not None:
+                found = compiled(in_unit(held).unsqueeze(0))
             else:
-                looked = network.predict(images, glimpses=glimpses)
+                looked = network.predict(sources, glimpses=glimpses)
                 found = (looked.outputs_after, *looked.action)
         outputs, location, scale = (each.cpu() for each in found)
         return [
@@ -349,7 +352,8 @@ class Predictor:
         assert isinstance(network, AttentionClassifier)
         require_at_least(1, samples=samples)
         with torch.inference_mode(), self._autocast():
-            pyramid = network.prediction.sensor.pyramid(image.unit(self.device).unsqueeze(0))
+            count = network.prediction.glimpses if glimpses is None else glimpses
+            pyramid = network.prediction.sensor.pyramid([image.on(self.device)], samples * count)
             outputs, (location, scale) = drawn(network, pyramid, samples, seed, glimpses)
         return self._prediction(image, glimpses, outputs.cpu(), Action(location.cpu(), scale.cpu()))
 

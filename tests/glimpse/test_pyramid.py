@@ -157,7 +157,7 @@ def test_gradient_of_an_image_comes_from_its_own_glimpses_alone(mode: str) -> No
 def level(pyramid: Pyramid, image: int, channel: int, scale: int) -> Tensor:
     """One level (height, width) with a pixel of what lies around it, read from the buffer by what is written of it."""
     channel_at = int(pyramid.layout.channels[image, channel])
-    start, height, width, _ = pyramid.layout.levels[image, scale].tolist()
+    start, height, width = pyramid.layout.levels[image, scale].tolist()
     step = width + pyramid.margin
     assert start - step - 1 >= 0  # the row of zeros above, and a zero before it, are the channel's own
     first = channel_at + start - 1
@@ -176,7 +176,7 @@ def test_every_level_lies_where_the_layout_says_with_zeros_around_it() -> None:
     assert int(layout.bases[-1] + 2 * layout.strides[-1]) == len(pyramid.pixels)
     kept = 0
     for n, image in enumerate(images):
-        assert layout.levels[n, :, 3].tolist() == list(scales)
+        assert layout.factors.tolist() == list(scales)
         for channel in range(2):
             for s, k in enumerate(scales):
                 pooled = average_pool(image[channel], k)

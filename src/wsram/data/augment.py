@@ -13,6 +13,8 @@ from torch import Tensor
 from wsram.config import AugmentConfig
 from wsram.data.dataset import Batch, Dataset, Spec
 from wsram.data.scenes import uniform_hash
+from wsram.errors import UserError
+from wsram.glimpse.pyramid import in_memory
 
 DRAWS = 16
 """Uniform numbers that one image's changes take; each change has its own, so that none depends on the others."""
@@ -56,6 +58,8 @@ class Augmented:
         batch = self.base.batch(index, epoch)
         if epoch is None:
             return batch
+        if not in_memory(batch.images):
+            raise UserError("images that are read window by window cannot be changed at random; leave augmentation out")
         uniform = uniform_hash(self.seed ^ STREAM, epoch, index.to(self.bank.device), DRAWS).float()
         return Batch(augment(batch.images, uniform, self.settings, self.bank), batch.answers)
 

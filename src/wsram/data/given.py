@@ -11,12 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wsram.data.images import Source, read_image, read_square, size_of
+from wsram.data.images import as_pillow, read_image, read_square, size_of
+from wsram.data.tiled import is_zarr, open_tiles, shrunk, tiled_array
 from wsram.errors import UserError, printable
+from wsram.glimpse.source import Held, Source, in_unit
+from wsram.glimpse.tiles import Tiled
 
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 """A file's path; an image of Pillow; an array (height, width) or (height, width, 3); a tensor (height, width) or
 (channels, height, width). Arrays and tensors hold bytes, or floating-point values in [0, 1]."""
+PICTURE = 1024
+"""Pixels on the longer side of what is drawn of an image in tiles."""
 ROUNDING = 1e-4
 """How far beyond [0, 1] values may lie and still be taken for rounding."""
 
@@ -25,15 +30,26 @@ ROUNDING = 1e-4
 class Given:
     """An image, ready to be looked at.
 
-    pixels: (channels, height, width) uint8, or float32 in [0, 1].
+    source: its pixels, uint8 or float32 in [0, 1]: in memory, or in tiles that are read when they are looked at.
     height, width: of the image as it was given, upright, in pixels.
     name: what it is called where something is said of it; empty where it has no name.
     """
 
-    pixels: Tensor
+    source: Source
     height: int
     width: int
     name: str
+
+    @property
+    def pixels(self) -> Tensor:
+        """All of an image in memory, (channels, height, width); of one in tiles a small picture, for people to see."""
+        held = self.source.in_memory
+        return shrunk(self.source, min(PICTURE, max(self.size))) if held is None else held
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width as the network sees it, in pixels."""
+        return self.source.height, self.source.width
 
     @property
     def title(self) -> str:
@@ -42,13 +58,17 @@ class Given:
 
     @property
     def ratio(self) -> tuple[float, float]:
-        """Pixels of the image as it was given for one of `pixels`, across and down; above 1 where it was shrunk."""
-        return self.width / self.pixels.shape[-1], self.height / self.pixels.shape[-2]
+        """Pixels of the image as given for one that the network sees, across and down; above 1 where it was shrunk."""
+        return self.width / self.source.width, self.height / self.source.height
 
-    def unit(self, device: torch.device | str = "cpu") -> Tensor:
-        """The pixels as float32 in [0, 1]."""
-        pixels = self.pixels.to(device)
-        return pixels if pixels.is_floating_point() else pixels.float() / 255
+    def unit(self) -> Tensor:
+        """`pixels` as float32 in [0, 1]."""
+        return in_unit(self.pixels)
+
+    def on(self, device: torch.device) -> Source:
+        """The source, on a device where it is in memory."""
+        held = self.source.in_memory
+        return self.source if held is None else Held(held.to(device))
 
 
 def given(image: ImageLike, channels: int, longest: int | None = None) -> Given:
@@ -65,30 +85,44 @@ def given(image: ImageLike, channels: int, longest: int | None = None) -> Given:
     Raises:
         UserError: a file that cannot be read, or an array of another shape, type or range.
     """
+    if isinstance(image, np.memmap):
+        return _in_tiles(tiled_array(image, channels, "the array"), longest, "")
     if not isinstance(image, np.ndarray | Tensor):
         source = _source(image)
+        name = str(image) if isinstance(image, str | Path) else ""
+        tiles = open_tiles(source, channels) if isinstance(source, Path) else None
+        if tiles is not None:
+            return _in_tiles(tiles, longest, name)
         pixels = read_image(source, channels, longest)
         height, width = pixels.shape[-2:] if longest is None else size_of(source)[:2]
-        return Given(pixels, height, width, str(image) if isinstance(image, str | Path) else "")
+        return Given(Held(pixels), height, width, name)
     pixels = _planes(image)
     height, width = pixels.shape[-2:]
     if pixels.shape[0] != channels or (longest is not None and max(height, width) > longest):
-        pixels = read_image(_as_file(pixels), channels, longest)
-    return Given(pixels, height, width, "")
+        pixels = read_image(as_pillow(pixels), channels, longest)
+    return Given(Held(pixels), height, width, "")
+
+
+def _in_tiles(tiles: Tiled, longest: int | None, name: str) -> Given:
+    """An image in tiles, to be looked at as it lies, or shrunk where the network was made for smaller ones."""
+    source: Source = tiles
+    if longest is not None and max(tiles.height, tiles.width) > longest:
+        source = Held(shrunk(tiles, longest))
+    return Given(source, tiles.height, tiles.width, name)
 
 
 def given_square(image: ImageLike, side: int) -> Given:
     """An image squashed to (3, side, side) bytes; see `wsram.data.images.read_square`; raises as `given` does."""
-    source = _as_file(_planes(image)) if isinstance(image, np.ndarray | Tensor) else _source(image)
+    source = as_pillow(_planes(image)) if isinstance(image, np.ndarray | Tensor) else _source(image)
     height, width, _ = size_of(source)
-    return Given(read_square(source, side), height, width, str(image) if isinstance(image, str | Path) else "")
+    return Given(Held(read_square(source, side)), height, width, str(image) if isinstance(image, str | Path) else "")
 
 
-def _source(image: str | Path | Image.Image) -> Source:
+def _source(image: str | Path | Image.Image) -> Path | Image.Image:
     if isinstance(image, Image.Image):
         return image
     path = Path(os.path.expanduser(image))
-    if path.is_dir():
+    if path.is_dir() and not is_zarr(path):
         raise UserError(f"expected an image file, got the folder {printable(str(path))}; name the files in it")
     return path
 
@@ -126,9 +160,3 @@ def _unlike(image: np.ndarray | Tensor) -> str:
         f"expected an image as {kind} {wanted} of uint8 or floating-point numbers, got {image.dtype} "
         f"{tuple(image.shape)}; convert it"
     )
-
-
-def _as_file(planes: Tensor) -> Image.Image:
-    values = planes if planes.dtype == torch.uint8 else (planes * 255).round().to(torch.uint8)
-    array = values.numpy()
-    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(np.moveaxis(array, 0, -1)))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401  see below
 from torch import Tensor
 
-from wsram.errors import UserError, printable
+from wsram.errors import UserError, printable, reason_of
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 """Formats that are opened, whatever a file is called; others can start programs or are no photographs."""
@@ -50,12 +50,12 @@ def read_image(file: Source, channels: int = 3, longest: int | None = None) -> T
         ratio = longest / max(image.size)
         size = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
         image = image.resize(size, Image.Resampling.BOX if ratio < 0.5 else Image.Resampling.BICUBIC)
-    return _as_tensor(image)
+    return as_tensor(image)
 
 
 def read_square(file: Source, side: int) -> Tensor:
     """An image as (3, side, side) uint8, squashed to a square, so that all of it is seen; see `read_image`."""
-    return _as_tensor(_opened(file, "RGB", None).resize((side, side), Image.Resampling.BICUBIC))
+    return as_tensor(_opened(file, "RGB", None).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def size_of(file: Source) -> tuple[int, int, bool]:
@@ -86,6 +86,11 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode) if image.mode != mode else image.copy()
+
+
+def as_mode(image: Image.Image, channels: int) -> Image.Image:
+    """An image in grey, 1, or colour, 3, as `read_image` makes it."""
+    return _in_mode(image, "L" if channels == 1 else "RGB")
 
 
 def _as_bytes(values: np.ndarray, *, wide: bool) -> np.ndarray:
@@ -119,9 +124,17 @@ def _check_size(image: Image.Image) -> None:
         raise ValueError(f"{image.width}×{image.height} pixels, more than {LARGEST:,}")
 
 
-def _as_tensor(image: Image.Image) -> Tensor:
+def as_tensor(image: Image.Image) -> Tensor:
+    """What Pillow holds, grey or colour, as (channels, height, width) uint8."""
     pixels = torch.from_numpy(np.array(image))
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def as_pillow(pixels: Tensor) -> Image.Image:
+    """Pixels (1 or 3, height, width), bytes or in [0, 1], as Pillow holds them."""
+    values = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8)
+    array = values.numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(np.moveaxis(array, 0, -1)))
 
 
 class _told:
@@ -139,5 +152,4 @@ class _told:
         self.caught.__exit__(None, None, None)
         if error is None or isinstance(error, UserError) or not isinstance(error, Exception):
             return
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"expected a whole image in {self.name}, got: {printable(reason)}; {_AGAIN}") from error
+        raise UserError(f"expected a whole image in {self.name}, got: {reason_of(error)}; {_AGAIN}") from error

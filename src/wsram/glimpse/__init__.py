@@ -3,5 +3,19 @@
 from wsram.glimpse.actions import Action, CellDistribution, GlimpseDistribution
 from wsram.glimpse.pyramid import Images, Pyramid, average_pool
 from wsram.glimpse.sensor import Sensor
+from wsram.glimpse.source import Glimpsable, Held, Source
+from wsram.glimpse.windows import Windows
 
-__all__ = ["Action", "CellDistribution", "GlimpseDistribution", "Images", "Pyramid", "Sensor", "average_pool"]
+__all__ = [
+    "Action",
+    "CellDistribution",
+    "Glimpsable",
+    "GlimpseDistribution",
+    "Held",
+    "Images",
+    "Pyramid",
+    "Sensor",
+    "Source",
+    "Windows",
+    "average_pool",
+]

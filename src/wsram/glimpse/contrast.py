@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
+
+from wsram.glimpse.source import Held, Source, blocks, in_unit, view_of
 
 STRIDE = 2
 """Of the pixels that the background is found from, along each axis."""
+SHADES = 1 << 16
+"""That the background of an image on a disk is found among."""
 FAINTEST = 0.1
 """Difference from the background below which nothing is drawn out further: an empty image stays empty."""
 
@@ -33,6 +39,64 @@ def in_contrast(images: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
     if not isinstance(images, Tensor):
         return [_apart(image) for image in images]
     return _apart(images)
+
+
+def source_in_contrast(source: Source) -> Source:
+    """An image as a source, seen as `in_contrast` has it.
+
+    Of one that is not in memory, what its overview shows stands for the whole of it, to a 65,535th.
+    """
+    if source.in_memory is not None:
+        return Held(_apart(in_unit(source.in_memory)))
+    counts = torch.zeros(source.channels, SHADES, dtype=torch.long)
+    low, high = torch.ones(source.channels), torch.zeros(source.channels)
+    for top, left, pixels in blocks(source.overview()):
+        unit = in_unit(pixels).flatten(1)
+        low, high = torch.minimum(low, unit.amin(-1)), torch.maximum(high, unit.amax(-1))
+        every = in_unit(pixels[:, top % STRIDE :: STRIDE, left % STRIDE :: STRIDE]).flatten(1)
+        for n, values in enumerate((every * (SHADES - 1)).round().long()):
+            counts[n] += values.bincount(minlength=SHADES)
+    # The lower median, as torch has it.
+    reached = counts.cumsum(-1) > (counts.sum(-1, keepdim=True) - 1) // 2
+    background = reached.int().argmax(-1) / (SHADES - 1)
+    greatest = torch.maximum(high - background, background - low).amax().clamp(min=FAINTEST)
+    return _Apart(source, background.view(-1, 1, 1), greatest)
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """An image that is read piece by piece, as its difference from its background."""
+
+    source: Source
+    background: Tensor
+    greatest: Tensor
+    in_memory: None = None
+
+    @property
+    def channels(self) -> int:
+        return self.source.channels
+
+    @property
+    def height(self) -> int:
+        return self.source.height
+
+    @property
+    def width(self) -> int:
+        return self.source.width
+
+    @property
+    def block(self) -> tuple[int, int]:
+        return self.source.block
+
+    def overview(self) -> Source:
+        return replace(self, source=self.source.overview())
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        pixels = in_unit(self.source.read(top, left, height, width))
+        return (pixels - self.background).abs() / self.greatest
+
+    def view(self, side: int) -> Tensor:
+        return view_of(self, side)
 
 
 def _apart(image: Tensor) -> Tensor:

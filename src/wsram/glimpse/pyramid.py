@@ -12,19 +12,26 @@ Conventions, written down once:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wsram.errors import UserError
+from wsram.glimpse.source import Source, averaged_down
 
-Images = Tensor | Sequence[Tensor]
+Pixels = Tensor | Sequence[Tensor]
 """Images of one size, (batch, channels, height, width), or of several, each (channels, height, width)."""
+Images = Pixels | Sequence[Tensor | Source]
+"""The same, or images whose pixels need not be in memory."""
+
+
+def in_memory(images: Images | Sequence[Tensor | None]) -> TypeGuard[Pixels]:
+    """Whether images are tensors, all of them."""
+    return isinstance(images, Tensor) or all(isinstance(image, Tensor) for image in images)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Layout:
     bases: (batch,) where an image begins.
     strides: (batch,) how many numbers a channel of an image takes.
     channels: (batch, channels, 1) where a channel begins.
-    levels: (batch, scales, 4) of a level, where its first pixel lies in its channel, its height, width and scale.
+    levels: (batch, scales, 3) of a level, where its first pixel lies in its channel, its height and width.
+    factors: (scales,) the scales.
     images: (batch,) the number of each image.
     span: (margin,) the whole numbers from 0.
     """
@@ -47,6 +55,7 @@ class Layout:
     strides: Tensor
     channels: Tensor
     levels: Tensor
+    factors: Tensor
     images: Tensor
     span: Tensor
 
@@ -64,7 +73,7 @@ class Pyramid:
     """
 
     pixels: Tensor
-    images: Images
+    images: Pixels
     channels: int
     margin: int
     layout: Layout
@@ -78,14 +87,45 @@ class Pyramid:
         """Where the pixels are."""
         return self.pixels.device
 
+    @property
+    def reach(self) -> Tensor:
+        """See `wsram.glimpse.source.Glimpsable`."""
+        return self.layout.reach
+
+    @property
+    def factors(self) -> Tensor:
+        """(scales,) int64, source pixels under a pixel of each level, along each axis."""
+        return self.layout.factors
+
     def view(self, side: int) -> Tensor:
         """The low-resolution view of every image, (batch, channels, side, side), averaged down from the whole of it."""
         if isinstance(self.images, Tensor):
-            return F.adaptive_avg_pool2d(self.images, side)
-        return torch.stack([F.adaptive_avg_pool2d(image, side) for image in self.images])
+            return averaged_down(self.images, side)
+        return torch.stack([averaged_down(image, side) for image in self.images])
+
+    def windows(self, scale: Tensor, column: Tensor, row: Tensor, side: int) -> Tensor:
+        """See `wsram.glimpse.source.Glimpsable.windows`; one gather for all of them."""
+        layout = self.layout
+        start, height, width = layout.levels[layout.images, scale].unsqueeze(-1).unbind(-2)
+        # A window is `side` stretches of `side` pixels that lie side by side in memory. One that begins left or right
+        # of its row reads the margin's zeros, one above or below the level its rows of zeros: index -1 and height.
+        column = torch.minimum(column.clamp(min=-side), width)
+        row = torch.minimum((row + layout.span[:side]).clamp(min=-1), height)
+        stretch = start + row * (width + self.margin) + column
+        stretch = layout.channels + stretch.unsqueeze(-2)
+        return self.pixels.unfold(0, side, 1).index_select(0, stretch.flatten()).view(*stretch.shape, side)
+
+    def select(self, index: Tensor) -> Pyramid:
+        """The images numbered `index` (images,) int64, whose pixels stay where they are."""
+        layout = self.layout
+        of_images = ("sizes", "reach", "bases", "strides", "channels", "levels")
+        chosen = {name: getattr(layout, name)[index] for name in of_images}
+        images = self.images[index] if isinstance(self.images, Tensor) else [self.images[n] for n in index.tolist()]
+        layout = replace(layout, images=layout.images[: len(index)], **chosen)
+        return replace(self, images=images, layout=layout)
 
 
-def pyramid_of(images: Images, scales: Sequence[int], margin: int) -> Pyramid:
+def pyramid_of(images: Pixels, scales: Sequence[int], margin: int) -> Pyramid:
     """Average-pool images into one level for each scale.
 
     Args:
@@ -96,7 +136,7 @@ def pyramid_of(images: Images, scales: Sequence[int], margin: int) -> Pyramid:
     Raises:
         UserError: not floating point, or not of that shape.
     """
-    groups = _checked(images)
+    groups = check_images(images)
     channels, scales = groups[0].shape[1], tuple(scales)
     shapes = tuple((len(group), *group.shape[-2:]) for group in groups)
     # Tables of sizes that are only known to a compiler are made anew.
@@ -137,7 +177,7 @@ def _tables(
         starts = accumulate(((h + 2) * (w + margin) for h, w in cells), initial=margin)
         # The last one begins where the channel ends.
         ends.append([_Level(start, *each) for start, each in zip(starts, [*cells, (0, 0)], strict=True)])
-    levels = [[(start + w + margin, h, w, k) for (start, h, w), k in zip(each, scales, strict=False)] for each in ends]
+    levels = [[(start + w + margin, h, w) for start, h, w in each[:-1]] for each in ends]
     shape_of = [n for n, (count, _, _) in enumerate(shapes) for _ in range(count)]
     strides = [ends[n][-1].start for n in shape_of]
     *bases, length = accumulate((channels * stride for stride in strides), initial=0)
@@ -148,13 +188,14 @@ def _tables(
         begin, stride = torch.tensor(bases), torch.tensor(strides)
         first = begin.view(-1, 1, 1) + torch.arange(channels).view(-1, 1) * stride.view(-1, 1, 1)
         numbers, span = torch.arange(len(rows)), torch.arange(margin)
-        parts = (sizes, (sizes - 1) / 2, begin, stride, first, torch.tensor(levels)[rows], numbers, span)
+        of_levels, factors = torch.tensor(levels)[rows], torch.tensor(scales)
+        parts = (sizes, (sizes - 1) / 2, begin, stride, first, of_levels, factors, numbers, span)
         layout = Layout(*(part.to(device) for part in parts))
     return layout, ends, length
 
 
-def _checked(images: Images) -> list[Tensor]:
-    """The images as batches of one size each, in order."""
+def check_images(images: Pixels) -> list[Tensor]:
+    """The images as batches of one size each, in order; `UserError` if they are no images."""
     groups = [images] if isinstance(images, Tensor) else [image.unsqueeze(0) for image in images]
     for group in groups:
         if group.ndim != 4 or not group.is_floating_point():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from wsram.errors import UserError
 from wsram.glimpse.actions import at_least_float32
-from wsram.glimpse.contrast import in_contrast
-from wsram.glimpse.pyramid import Images, Pyramid, pyramid_of
+from wsram.glimpse.contrast import in_contrast, source_in_contrast
+from wsram.glimpse.pyramid import Images, Pixels, check_images, in_memory, pyramid_of
+from wsram.glimpse.source import Glimpsable, Held, in_unit
+from wsram.glimpse.windows import windows_are_cheaper, windows_of
 
 MODES = ("bilinear", "nearest")
 
@@ -58,31 +62,58 @@ class Sensor:
                 f"the {height}x{width} image; use a smaller patch or scale, or larger images"
             )
 
-    def pyramid(self, images: Images) -> Pyramid:
-        """One level for each scale, of images (batch, channels, height, width) or each (channels, height, width)."""
-        if self.contrast:
-            images = in_contrast(images)
-        return pyramid_of(images, self.scales, self.patch_size + 1)  # bilinear interpolation reads one pixel more
+    def pyramid(self, images: Images | Glimpsable, looks: int | None = None) -> Glimpsable:
+        """What glimpses of these images are cut from: all of them averaged for each scale, or each window by itself.
 
-    def __call__(self, pyramid: Pyramid, location: Tensor, scale: Tensor) -> Tensor:
+        The numbers are the same; what `wsram.glimpse.windows.windows_are_cheaper` counts decides. Accelerators average
+        whole images faster than they start on a window, and what lies on a disk is never read whole.
+
+        Args:
+            images: (batch, channels, height, width), or each (channels, height, width), floating point; or sources; or
+                what came of this method already, which is given back.
+            looks: glimpses that will be taken of each image, if that is known.
+
+        Raises:
+            UserError: not floating point, another shape, or images of different numbers of channels.
+        """
+        if not isinstance(images, Tensor | Sequence):
+            return images
+        if in_memory(images):
+            check_images(images)
+            whole = in_contrast(images) if self.contrast else images
+            if self._apart(images, looks):
+                return windows_of([Held(image) for image in whole], self.scales)
+        else:
+            sources = [Held(image) if isinstance(image, Tensor) else image for image in images]
+            if self.contrast:
+                sources = [source_in_contrast(source) for source in sources]
+            held = [source.in_memory for source in sources]
+            if not in_memory(held) or self._apart(held, looks):
+                return windows_of(sources, self.scales)
+            units = [in_unit(image) for image in held]
+            whole = torch.stack(units) if len({image.shape for image in units}) == 1 else units
+        return pyramid_of(whole, self.scales, self.patch_size + 1)  # bilinear interpolation reads one pixel more
+
+    def _apart(self, images: Pixels, looks: int | None) -> bool:
+        """Whether windows of images in memory are to be averaged one by one."""
+        if looks is None or torch.compiler.is_compiling() or images[0].device.type != "cpu":
+            return False
+        pixels = [image.shape[-2] * image.shape[-1] for image in (images[:1] if isinstance(images, Tensor) else images)]
+        return windows_are_cheaper(sum(pixels) / len(pixels), looks, self.patch_size + 1, self.scales)
+
+    def __call__(self, pyramid: Glimpsable, location: Tensor, scale: Tensor) -> Tensor:
         """Glimpses (..., batch, channels, patch, patch) at `location` (..., batch, 2), `scale` (..., batch) int64."""
-        location, layout = at_least_float32(location), pyramid.layout
+        location = at_least_float32(location)
         side = self.patch_size + (self.mode == "bilinear")
-        start, height, width, k = layout.levels[layout.images, scale].unsqueeze(-1).unbind(-2)
-        source = (location + 1) * layout.reach
+        k = pyramid.factors[scale].unsqueeze(-1)
+        source = (location + 1) * pyramid.reach
         # Level cell j covers source pixels jk .. jk + k - 1 and has its centre at jk + (k - 1) / 2.
         corner = (source - (k - 1) / 2) / k - (self.patch_size - 1) / 2
         # Far outside there are zeros alone to see; the clamp keeps float-to-integer conversion defined.
         corner = corner.clamp(-(2.0**20), 2.0**20)
         first = torch.floor(corner if self.mode == "bilinear" else corner + 0.5)
         column, row = first.long().split(1, -1)
-        # A glimpse is `side` stretches of `side` pixels that lie side by side in memory. One that begins left or right
-        # of its row reads the margin's zeros, one above or below the level its rows of zeros: index -1 and height.
-        column = torch.minimum(column.clamp(min=-side), width)
-        row = torch.minimum((row + layout.span[:side]).clamp(min=-1), height)
-        stretch = start + row * (width + pyramid.margin) + column
-        stretch = layout.channels + stretch.unsqueeze(-2)
-        patch = pyramid.pixels.unfold(0, side, 1).index_select(0, stretch.flatten()).view(*stretch.shape, side)
+        patch = pyramid.windows(scale, column, row, side)
         if self.mode == "nearest":
             return patch
         # The fraction is the same for every pixel of a patch, so bilinear interpolation is two lerps of shifted views.

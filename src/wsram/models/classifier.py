@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError
 from wsram.glimpse.actions import Action, GlimpseDistribution
-from wsram.glimpse.pyramid import Images, Pyramid
+from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
+from wsram.glimpse.source import Glimpsable
 from wsram.models.heads import ClassHead, Head, LabelsHead
 from wsram.models.prediction import Looked, PredictionNetwork
 from wsram.models.proposal import Proposer, require_inference
@@ -157,7 +158,7 @@ class AttentionClassifier(nn.Module):
 
     def forward(
         self,
-        images: Images | Pyramid,
+        images: Images | Glimpsable,
         answers: Tensor,
         *,
         samples: int,
@@ -194,8 +195,8 @@ class AttentionClassifier(nn.Module):
         """
         if sum_scale and not isinstance(self.head, ClassHead):
             raise UserError("only the probabilities of classes can be summed over scales; use --no-sum-scale")
-        pyramid = images if isinstance(images, Pyramid) else self.prediction.sensor.pyramid(images)
         count = self.prediction.glimpses if glimpses is None else glimpses
+        pyramid = self.prediction.sensor.pyramid(images, samples * count)
         proposer = Proposer((samples, len(pyramid)), generator, temperature=temperature, defensive=defensive)
         inference = self.inference if with_inference else None
         log_q: list[Tensor] = []
@@ -232,7 +233,7 @@ class AttentionClassifier(nn.Module):
 
     def dream(
         self,
-        images: Images | Pyramid,
+        images: Images | Glimpsable,
         dreams: int,
         generator: torch.Generator,
         glimpses: int | None = None,
@@ -277,7 +278,7 @@ class AttentionClassifier(nn.Module):
 
     def predict(
         self,
-        images: Images | Pyramid,
+        images: Images | Glimpsable,
         *,
         samples: int | None = None,
         generator: torch.Generator | None = None,
@@ -296,10 +297,12 @@ class AttentionClassifier(nn.Module):
         if samples < 1 or generator is None:
             raise UserError(f"sampled prediction needs a generator and at least 1 sample, got {samples} samples")
         first = True
+        count = self.prediction.glimpses if glimpses is None else glimpses
+        pyramid = self.prediction.sensor.pyramid(images, samples * count)
 
         def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
             nonlocal first
             shape, first = ((samples,) if first else ()), False
             return policy.sample(generator, shape)
 
-        return self.prediction.look(images, choose, glimpses)
+        return self.prediction.look(pyramid, choose, glimpses)

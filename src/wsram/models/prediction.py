@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.actions import Action, GlimpseDistribution, at_least_float32
-from wsram.glimpse.pyramid import Images, Pyramid
+from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
+from wsram.glimpse.source import Glimpsable
 from wsram.models.heads import build_head
 from wsram.models.layers import GlimpseNetwork, Recurrence, ViewNetwork
 
@@ -130,7 +131,7 @@ class PredictionNetwork(nn.Module):
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
 
     def look(
-        self, images: Images | Pyramid, choose: Choose, glimpses: int | None = None, *, sum_scale: bool = False
+        self, images: Images | Glimpsable, choose: Choose, glimpses: int | None = None, *, sum_scale: bool = False
     ) -> Looked:
         """Take `glimpses` (by default all) in turn at images or their pyramid, as `choose` decides.
 
@@ -138,11 +139,12 @@ class PredictionNetwork(nn.Module):
         `sum_scale` the last glimpse is taken at every scale, whichever is chosen, and the label's probability is the
         mean under the policy: nothing comes after it that would have to be seen at every scale too.
         """
-        pyramid = images if isinstance(images, Pyramid) else self.sensor.pyramid(images)
-        upper = self.upper.initial(self.view_network(pyramid.view(self.view)))
-        lower = pyramid.pixels.new_zeros(())
-        actions, policies, answered = [], [], []
         count = self.glimpses if glimpses is None else glimpses
+        pyramid = self.sensor.pyramid(images, count)
+        view = pyramid.view(self.view)
+        upper = self.upper.initial(self.view_network(view))
+        lower = view.new_zeros(())
+        actions, policies, answered = [], [], []
         for n in range(count):
             if n > 0:
                 # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from wsram.errors import UserError, printable
+from wsram.errors import UserError, reason_of
 from wsram.models.captioner import AttentionCaptioner
 from wsram.models.classifier import AttentionClassifier
 from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
@@ -76,10 +76,10 @@ def load_network(folder: Path, *, inference: bool = True) -> Network:
         with torch.device("meta"), _Unfilled():  # takes no memory, whatever sizes are asked for
             sketch = NETWORKS[kind](**arguments)
     except UserError as error:
-        raise UserError(f"{folder / CONFIG}: {_reason(error)}") from error
+        raise UserError(f"{folder / CONFIG}: {reason_of(error)}") from error
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UserError(
-            f"{folder / CONFIG}: expected the arguments of a {kind}, got others: {_reason(error)}; restore it"
+            f"{folder / CONFIG}: expected the arguments of a {kind}, got others: {reason_of(error)}; restore it"
         ) from error
     path = folder / WEIGHTS
     tensors = read_tensors(path)
@@ -121,7 +121,7 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, inference:
                 network.calibrate(found["values"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(
-                f"{kept}: expected a calibration, got {type(error).__name__}: {_reason(error)}; remove it"
+                f"{kept}: expected a calibration, got {type(error).__name__}: {reason_of(error)}; remove it"
             ) from error
     return network
 
@@ -155,7 +155,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, MemoryError) as error:
         raise UserError(
-            f"cannot read {path} ({_reason(error)}); expected a safetensors file of this program"
+            f"cannot read {path} ({reason_of(error)}); expected a safetensors file of this program"
         ) from error
 
 
@@ -207,7 +207,7 @@ def _description(folder: Path) -> tuple[str, dict[str, Any]]:
                 raise ValueError(f"{name} cannot be {value!r:.80}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: expected the description of a network, got {type(error).__name__}: {_reason(error)}"
+            f"{path}: expected the description of a network, got {type(error).__name__}: {reason_of(error)}"
         ) from error
     return kind, arguments
 
@@ -223,11 +223,6 @@ def _is_of(kind: Any, value: Any) -> bool:
     return type(value) is kind
 
 
-def _reason(error: Exception) -> str:
-    """What an error says, on one line that is not endless, or its name where it says nothing."""
-    return printable(" ".join(str(error).split())[:300]) or type(error).__name__
-
-
 def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, and seldom needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -236,5 +231,5 @@ def _from_hub(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"could not fetch {name} from the Hugging Face Hub ({_reason(error)}); name a folder instead"
+            f"could not fetch {name} from the Hugging Face Hub ({reason_of(error)}); name a folder instead"
         ) from error
