@@ -163,8 +163,9 @@ def _paths(words: Sequence[str]) -> Iterator[Path]:
             yield from (Path(name) for name in names if name)
         elif (folder := Path(word).expanduser()).is_dir():
             from wsram.data.listing import images_in
+            from wsram.data.tiled import is_zarr
 
-            yield from images_in(folder)
+            yield from [folder] if is_zarr(folder) else images_in(folder)
         else:
             yield Path(word)
 
