@@ -33,8 +33,8 @@ ODD: dict[str, dict[str, Any]] = {
     # Soft attention takes one sample.
     "image-to-text": dict(name="variational", samples=1, variance_draws=4),
 }
-# It needs the inference network, which the odd proposal leaves out.
-ALWAYS_DEFAULT = {"sleep", "task"}
+# One needs the inference network, which the odd proposal leaves out, the other the sensor that the odd one is not.
+ALWAYS_DEFAULT = {"pathwise", "sleep", "task"}
 
 
 def odd_value(kind: Any, default: Any) -> Any:
@@ -79,7 +79,7 @@ def odd(task: str) -> Config:
 def test_a_value_other_than_the_default_is_known_for_every_setting(task: str) -> None:
     default, other = dict(settings(CONFIGS[task]())), dict(settings(odd(task)))
     assert default.keys() == other.keys() and odd(task).data.source != CONFIGS[task]().data.source
-    assert [name for name in other if other[name] == default[name]] == ["sleep"]
+    assert [name for name in other if other[name] == default[name]] == ["pathwise", "sleep"]
 
 
 @pytest.mark.parametrize("config", [*RECIPES.values(), *map(odd, CONFIGS)], ids=[*RECIPES, *CONFIGS])
@@ -234,6 +234,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "sleep": (dict(sleep=1.5), "from 0 to 1, got 1.5"),
     "sleep below 0": (dict(sleep=-0.5), "from 0 to 1"),
     "sleep of nan": (dict(sleep=NAN), "sleep must be a finite number"),
+    "a path of more than all": (dict(name="variational", proposal="policy", pathwise=1.5), "from 0 to 1, got 1.5"),
+    "a path of q's glimpses": (dict(name="vimco", pathwise=0.5), "--proposal policy"),
+    "a path under wake-sleep": (dict(name="wake-sleep", proposal="policy", pathwise=0.5), "or --pathwise 0"),
+    "a path through the nearest": (
+        dict(name="variational", proposal="policy", pathwise=0.5, sensor="nearest"),
+        "--sensor bilinear",
+    ),
     "sleep of a policy": (dict(proposal="policy", sleep=0.5), "--proposal inference"),
 }
 BAD_CAPTIONS: dict[str, tuple[dict[str, Any], str]] = {
@@ -242,6 +249,7 @@ BAD_CAPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "entropy without end": (dict(entropy=INF), "entropy must be a finite number"),
     "coverage": (dict(coverage=NAN), "coverage must be a finite number"),
     "dropout of nan": (dict(dropout=NAN), "dropout must be a finite number"),
+    "a path": (dict(name="variational", proposal="policy", pathwise=0.5), "cannot be followed"),
     "counts": (dict(min_count=0), "min count must be at least 1"),
     "captions of no word": (dict(longest=0), "longest must be at least 1"),
     "soft attention with samples": (dict(attention="soft"), "soft attention draws nothing"),

@@ -126,6 +126,7 @@ OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentCon
 # Where the odd value of a setting does not go with the others here, or needs company to matter.
 EFFECTS: dict[str, dict[str, Any]] = {
     "name": dict(name="wake-sleep-credit"),
+    "pathwise": dict(pathwise=0.5),
     "sleep": dict(sleep=0.25),
     "clip": dict(clip=0.01),
     "precision": dict(precision="bf16"),
@@ -138,7 +139,10 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "batch": dict(batch=9),
     "glimpse_growth": dict(glimpse_growth=0.9),
 }
-COMPANY: dict[str, dict[str, Any]] = {"widths": dict(network="conv")}
+COMPANY: dict[str, dict[str, Any]] = {
+    "widths": dict(network="conv"),
+    "pathwise": dict(name="variational", proposal="policy"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +151,7 @@ def without_change(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> di
 
 
 @pytest.mark.parametrize(
-    "name", sorted((odd_settings(ClassificationConfig).keys() | {"sleep"}) - WITHOUT_EFFECT - OF_FILES)
+    "name", sorted((odd_settings(ClassificationConfig).keys() | {"pathwise", "sleep"}) - WITHOUT_EFFECT - OF_FILES)
 )
 def test_no_setting_is_without_effect(
     tmp_path: Path, digits: Path, without_change: dict[str, Tensor], name: str

@@ -87,7 +87,7 @@ class Diagnose:
     precision: float | None = None
     """Draw until half of every variance's 95% interval is at most this share of it, 0.1 say."""
     compare: str | None = None
-    """Estimators alone, on the same draws, each against what it refines or else the first: names with commas between."""
+    """Estimators alone, on the same draws, each against what it refines or the first: names with commas between."""
     groups: str | None = None
     """Groups of parameters, with commas between: prediction, which is slow, policy, inference; by default all."""
     features: Path | None = None

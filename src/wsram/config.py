@@ -145,6 +145,8 @@ class EstimatorConfig:
     """Glimpse sequences for each image, M."""
     defensive: float = 0.0
     """Probability that a sequence comes from the policy, whoever proposes; bounds the ratios p / q by its inverse."""
+    pathwise: float = 0.0
+    """Share of the locations' gradient that goes through the glimpses, not their scores; with --proposal policy."""
     sleep: float = 0.0
     """Share of the inference network's gradient that comes from one dream of the model for each example."""
 
@@ -156,6 +158,13 @@ class EstimatorConfig:
             raise UserError("control variates need at least 2 samples, got 1; draw more, or use --no-control-variates")
         if not 0 <= self.defensive < 1:
             raise UserError(f"the policy's share of a defensive mixture is from 0 to below 1, got {self.defensive}")
+        if not 0 <= self.pathwise <= 1:
+            raise UserError(f"the pathwise share of the locations' gradient is from 0 to 1, got {self.pathwise}")
+        if self.pathwise and (self.proposal != "policy" or self.name.startswith("wake-sleep")):
+            raise UserError(
+                "only the policy's own locations are followed through the glimpses, and only under the variational "
+                "estimators and vimco; use one of them with --proposal policy, or --pathwise 0"
+            )
         if not 0 <= self.sleep <= 1:
             raise UserError(
                 f"the sleep phase's share of the inference network's gradient is from 0 to 1, got {self.sleep}"
@@ -252,6 +261,11 @@ class ClassificationConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.glimpse_growth <= 1:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
+        if self.estimator.pathwise and (self.model.sensor == "nearest" or self.exploration.temperature != 1):
+            raise UserError(
+                "locations are followed through bilinear glimpses that the policy itself drew; use --sensor bilinear "
+                "--temperature 1, or --pathwise 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -327,6 +341,8 @@ class CaptioningConfig:
 
     def __post_init__(self) -> None:
         estimator = self.estimator
+        if estimator.pathwise:
+            raise UserError("cells are one or another and cannot be followed; use --pathwise 0 for captions")
         if self.model.attention == "soft" and (
             estimator.samples > 1 or estimator.control_variates or estimator.proposal == "inference"
         ):

@@ -150,7 +150,7 @@ class _Way:
     def sampling(self) -> tuple[Any, ...]:
         """Ways that share this share their samples."""
         settings = self.config.estimator
-        return settings.proposal, getattr(self.config, "sum_scale", False), settings.sleep > 0
+        return settings.proposal, getattr(self.config, "sum_scale", False), settings.sleep > 0, settings.pathwise
 
     def note(self, estimate: Estimate) -> None:
         """Take note of what a draw's weights were like."""

@@ -79,6 +79,27 @@ def test_the_policys_mean_is_that_over_what_is_proposed() -> None:
     assert not untouched(rollout.mean_log_p_a.sum(), model.prediction.policy_head)
 
 
+def test_a_location_is_followed_through_its_glimpse_and_all_that_comes_after() -> None:
+    """The label's log-probability at fixed noise, moved with the policy's weights, as finite differences have it."""
+    model = classifier(inference=False, recurrence="gru").double()
+    images, answers = (part[:3] for part in six())
+    images = images.double()
+    weight = model.prediction.policy_head.weight
+    rollout = rolled(model, images, answers, pathwise=1.0)
+    (ours,) = torch.autograd.grad(rollout.log_p_y.sum(), weight)
+    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():  # the same generator draws the same noise, and the same scales for so small a step
+        moved = []
+        for step in (1e-6, -1e-6):
+            weight += step * direction
+            moved.append(rolled(model, images, answers).log_p_y.sum())
+            weight -= step * direction
+    assert float((ours * direction).sum()) == pytest.approx(float((moved[0] - moved[1]) / 2e-6), rel=1e-4)
+    half = rolled(model, images, answers, pathwise=0.5)
+    for name in ("log_p_y", "log_p_a", "log_q_a"):
+        torch.testing.assert_close(getattr(half, name), getattr(rollout, name))
+
+
 def test_at_first_the_inference_network_proposes_what_the_policy_would() -> None:
     rollout = rolled(classifier(fresh=True), *six())
     torch.testing.assert_close(rollout.log_q_a, rollout.log_p_a)

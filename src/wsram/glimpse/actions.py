@@ -80,6 +80,17 @@ class GlimpseDistribution:
             location = self.mean + self.log_std.exp() * noise
         return Action(location, draw_categorical(self.scale_logits, generator, sample_shape))
 
+    def followed(self, action: Action, share: float) -> Action:
+        r"""The same action, whose location moves with the mean and the spread that it was drawn from.
+
+        $\ell = \mu + \sigma \epsilon$ with the noise ε that gives it; of this pathwise gradient a share is passed on.
+
+        Source: Kingma & Welling 2014; Rezende et al. 2014.
+        """
+        noise = (action.location - self.mean.detach()) * (-self.log_std.detach()).exp()
+        moving = self.mean + self.log_std.exp() * noise
+        return Action(action.location + share * (moving - moving.detach()), action.scale)
+
     def mode(self) -> Action:
         """The most probable action, mean location and likeliest scale: the deterministic glimpse used at test time."""
         return Action(self.mean.detach(), self.scale_logits.argmax(-1))

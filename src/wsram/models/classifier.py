@@ -170,6 +170,7 @@ class AttentionClassifier(nn.Module):
         sum_scale: bool = False,
         dreams: int = 0,
         centred: bool = False,
+        pathwise: float = 0.0,
     ) -> Rollout[Action, GlimpseDistribution]:
         """Draw action sequences from the proposal and score them.
 
@@ -185,6 +186,8 @@ class AttentionClassifier(nn.Module):
                 the action that is scored, and the policy's gradient through it is exact, in log p(y | a, I).
             dreams: for each image, for the sleep phase; see `dream`.
             centred: also work out the policy's mean log-probability under what proposes.
+            pathwise: share of the locations' gradient that goes through the glimpses instead of through their scores;
+                for actions of the policy itself.
 
         Returns:
             `Rollout`, axes samples, batch, glimpses.
@@ -210,14 +213,17 @@ class AttentionClassifier(nn.Module):
                 mean = policy.location_mean_log_prob if scale_is_summed else policy.mean_log_prob
                 means.append(mean(proposal.detach()).expand(action.scale.shape))
             log_q.append(proposal.location_log_prob(action.location) if scale_is_summed else proposal.log_prob(action))
-            return action
+            return policy.followed(action, pathwise) if pathwise else action
 
         looked = self.prediction.look(pyramid, choose, glimpses, sum_scale=sum_scale)
         after = self.head.log_prob(looked.outputs_after, answers)
         log_p_scales = looked.policy.scale_log_prob(looked.action.scale)
         if sum_scale:
             log_p_scales = torch.cat([log_p_scales[..., :-1], torch.zeros_like(log_p_scales[..., -1:])], -1)
-        log_p_a = looked.policy.location_log_prob(looked.action.location) + log_p_scales
+        log_p_location = looked.policy.location_log_prob(looked.action.location.detach())
+        if pathwise:  # what is left to the score of each location; that of the scales, and of what follows, stays
+            log_p_location = torch.lerp(log_p_location, log_p_location.detach(), pathwise)
+        log_p_a = log_p_location + log_p_scales
         log_q_a = torch.stack(log_q, -1)
         log_proposal = proposer.density(log_p_a, log_q_a)
         return Rollout(

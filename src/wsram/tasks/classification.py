@@ -221,6 +221,7 @@ class Classification:
             sum_scale=config.sum_scale,
             dreams=int(config.estimator.sleep > 0),
             centred=centred(config.estimator),
+            pathwise=config.estimator.pathwise,
             glimpses=glimpses_at(config, update.step),
         )
 
