@@ -14,10 +14,10 @@ from wsram.data.digits import SceneDigits
 from wsram.data.scenes import SceneSpec, make_scenes, scene_spec
 from wsram.errors import UserError
 from wsram.evaluate import Trained, keep, open_trained
+from wsram.metadata import robustness_table
 from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance
 from wsram.runtime import autocast
-from wsram.tables import Table
 from wsram.tasks.classification import ROWS
 from wsram.terminal import Screen
 
@@ -91,22 +91,10 @@ def robustness(name: str, source: str | None, screen: Screen, *, test: bool, to:
         "black": {"said": names[int(black.argmax())], "confidence": float(black.max())},
         "provenance": provenance(),
     }
-    screen.show(table(found))
+    screen.show(robustness_table(found))
     if to is not None:
         keep(to, found, screen)
     return found
-
-
-def table(found: dict[str, Any]) -> Table:
-    """The figures as a table."""
-    cells = [[name, f"{row['error']:.2%}", f"{row['confidence']:.3f}"] for name, row in found["conditions"].items()]
-    black = found["black"]
-    cells.append([f"a black image: {black['said']}", "", f"{black['confidence']:.3f}"])
-    return Table(
-        f"{found['digits']:,} {found['set']} digits, mode, precision {found['precision']}",
-        ["condition", "error", "confidence"],
-        cells,
-    )
 
 
 def _measured(

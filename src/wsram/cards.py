@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 
 from wsram.config import ClassificationConfig, Config, changed
 from wsram.errors import UserError
-from wsram.models.pretrained import NETWORKS, Network, from_pretrained, network_folder, save_network
+from wsram.metadata import head, limits, spoken
+from wsram.models.pretrained import Network, from_pretrained, network_folder, save_network
 from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
 from wsram.settings import from_json, to_json
 from wsram.tables import Table, figure, rounded
@@ -25,6 +26,8 @@ from wsram.terminal import Screen
 CARD = "README.md"
 EVALUATIONS = {"validation": "evaluation-validation.json", "test": "evaluation-test.json"}
 PICTURES = ("glimpses.png", "training.png")
+ROBUSTNESS = "robustness.json"
+"""What `python -m experiments robust` found."""
 
 
 def release(folder: Path, target: Path, screen: Screen, *, inference: bool = True) -> None:
@@ -67,6 +70,9 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
         for name, found in evaluations.items():
             if found is not None:
                 write_whole(partial / EVALUATIONS[name], json.dumps(found, indent=2) + "\n")
+        if hard := _read(folder / ROBUSTNESS):
+            hard["provenance"]["command"] = without_paths(hard["provenance"]["command"])
+            write_whole(partial / ROBUSTNESS, json.dumps(hard | {"network": target.name}, indent=2) + "\n")
         for name in ("data.json", *PICTURES):
             if (folder / name).is_file() and not (folder / name).is_symlink():
                 shutil.copyfile(folder / name, partial / name)
@@ -95,7 +101,7 @@ def release_network(network: Network, known: Path | None, target: Path, name: st
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists already; name a new folder")
-    records = (SETTINGS, "state.json", "provenance.json", "data.json", *EVALUATIONS.values(), *PICTURES)
+    records = (SETTINGS, "state.json", "provenance.json", "data.json", *EVALUATIONS.values(), ROBUSTNESS, *PICTURES)
     there = [] if known is None or not (known / SETTINGS).is_file() else [known / name for name in records]
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -115,24 +121,19 @@ def card(folder: Path, name: str) -> str:
     Without the settings it was trained with, it says what the network is, and nothing of how good.
     """
     described = json.loads(read_text(folder / "config.json", "restore it"))
-    kind = described["model_type"].removeprefix("wsram-")
-    known = (
-        describe(folder, folder, name) if (folder / SETTINGS).exists() else "How it was trained was not written down."
-    )
+    settings = folder / SETTINGS
+    config = from_json(read_text(settings, "restore it"), settings) if settings.exists() else None
     network = "with" if described["arguments"]["inference"] else "without"
-    precision = _spoken(described["arguments"]["precision"])
-    head = [
+    lines = [
         "---",
-        "library_name: wsram",
-        f"pipeline_tag: {NETWORKS[kind].task}",
-        "license: mit",
-        "tags: [hard-attention, glimpse, wake-sleep, reweighted-wake-sleep]",
+        head(name, described, config, _evaluations(folder)).rstrip(),
         "---",
         "",
         f"# {name}",
         "",
         f"A network of [wsram](https://arxiv.org/abs/1509.06812) that looks at a few small glimpses, {network} the "
-        f"inference network that proposes glimpses knowing the answer. Measured in {precision}, which prediction uses.",
+        "inference network that proposes glimpses knowing the answer. Measured in "
+        f"{spoken(described['arguments']['precision'])}, which prediction uses.",
         "",
         "```python",
         "import wsram",
@@ -141,8 +142,11 @@ def card(folder: Path, name: str) -> str:
         'print(network.predict("image.png"))',
         "```",
         "",
+        describe(folder, folder, name) if config else "How it was trained was not written down.",
+        "",
+        *limits(config, _read(folder / ROBUSTNESS)),
     ]
-    return "\n".join([*head, known]) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def describe(folder: Path, base: Path, name: str | None = None) -> str:
@@ -162,14 +166,14 @@ def describe(folder: Path, base: Path, name: str | None = None) -> str:
             f"`{made['command']}`",
             "",
             f"Commit {made['commit']}; {made['machine']}; Python {made['python']}, torch {made['torch']}; "
-            f"seed {config.schedule.seed}; trained in {_spoken(config.schedule.precision)}; {task.about(config)}. "
+            f"seed {config.schedule.seed}; trained in {spoken(config.schedule.precision)}; {task.about(config)}. "
             f"Options and recipes are those of that commit; every setting is in `{SETTINGS}`.",
             "",
         ]
-    records = {name: found for name, file in EVALUATIONS.items() if (found := _read(folder / file))}
+    records = _evaluations(folder)
     if records:
         lines += [task.table(records).markdown(), ""]
-        precisions = {_spoken(found.get("precision")) for found in records.values()}
+        precisions = {spoken(found.get("precision")) for found in records.values()}
         lines += [f"Measured in {', '.join(sorted(precisions))}.", ""]
     else:
         lines += ["How good it is was not measured with these files; `wsram evaluate` does that.", ""]
@@ -182,9 +186,8 @@ def describe(folder: Path, base: Path, name: str | None = None) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _spoken(precision: str | None) -> str:
-    """A precision's own name."""
-    return {"bf16": "bfloat16", "no": "float32"}.get(precision or "", "an unknown precision")
+def _evaluations(folder: Path) -> dict[str, Any]:
+    return {name: found for name, file in EVALUATIONS.items() if (found := _read(folder / file))}
 
 
 def noise_reduction(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic
 import tyro
 
 from wsram import __version__, asking
-from wsram.config import C, CaptionData, ClassificationConfig, Config
+from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker
 from wsram.errors import UserError
 from wsram.launch import Commands, choose, launch, unframed
 from wsram.recipes import RECIPES
@@ -31,6 +31,8 @@ class Train(Generic[C]):
     """New folder for settings, metrics, checkpoints and pictures; by default runs/RECIPE-N."""
     resume: Path | None = None
     """Go on with the run in this folder, exactly where it stopped and with its own settings."""
+    tracker: tuple[Tracker, ...] = ()
+    """Where figures, and pictures of looking, go besides the run's folder: one of these programs, or several."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,14 @@ def _train(args: Train[Config], screen: Screen) -> None:
 
     from wsram.evaluate import conclude
     from wsram.runs import Run
+    from wsram.trackers import Trackers
     from wsram.training import train
 
     if args.resume is not None and args.run is not None:
         raise UserError("--resume goes on in the run's own folder; leave --run out")
     run = Run(args.resume or args.run or _new_run_folder(args.recipe), args.config)
-    train(run, screen, resume=args.resume is not None)
+    watcher = Trackers(args.tracker) if args.tracker else None
+    train(run, screen, resume=args.resume is not None, watcher=watcher)
     if PartialState().is_main_process:
         conclude(Run.open(run.folder), screen)
 
@@ -253,7 +257,7 @@ def _parse_train(argv: list[str]) -> Train[Config]:
             f"--resume goes on with the settings in {resume / 'training.json'}; only where the data are and a larger "
             f"--updates may be given with it, got another {', '.join(odd)}"
         )
-    return Train(given.config, given.recipe, run, resume)
+    return Train(given.config, given.recipe, run, resume, given.tracker)
 
 
 def _recipe_for(argv: list[str]) -> str:

@@ -14,6 +14,7 @@ from wsram.errors import UserError, require_at_least
 
 Proposal = Literal["inference", "policy"]
 Precision = Literal["auto", "bf16", "no"]
+Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 Scene = Literal["translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100"]
 LARGEST_SEED = 2**63 - 1
 

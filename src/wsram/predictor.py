@@ -258,7 +258,7 @@ class Predictor:
             try:
                 address = api.create_repo(repo_id, private=private, exist_ok=True)
                 api.upload_folder(repo_id=repo_id, folder_path=folder)
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
+            except (HfHubHTTPError, HFValidationError, OSError, RuntimeError) as error:  # the last of single files
                 reason = " ".join(str(error).split())[:300]
                 raise UserError(f"could not upload to {repo_id} ({reason}); log in, or name another") from error
         return str(address)

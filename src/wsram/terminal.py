@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+from time import monotonic
+from typing import Any
+
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -43,13 +47,56 @@ class Screen:
         for row in table.rows:
             self.say("\n".join(f"{name}: {cell}" for name, cell in zip(table.header, row, strict=True) if cell) + "\n")
 
+    @property
+    def moves(self) -> bool:
+        """Whether what was said can be replaced: on a terminal, or below a notebook's cell."""
+        return self.console.is_terminal or self.console.is_jupyter
+
     def progress(self, *, shown: bool = True) -> Progress:
-        """A progress bar with room for a few words."""
-        return Progress(
+        """A progress bar with room for a few words; below a notebook's cell, one line that is replaced."""
+        columns = (
             MofNCompleteColumn(),
             BarColumn(bar_width=20),
             TimeRemainingColumn(),
             TextColumn("{task.description}", markup=False),
-            console=self.console,
-            disable=not shown or not self.console.is_terminal,
         )
+        if shown and self.console.is_jupyter and not self.console.quiet:
+            return _InNotebook(*columns)
+        return Progress(*columns, console=self.console, disable=not shown or not self.console.is_terminal)
+
+
+class _InNotebook(Progress):
+    """Progress as one output of a notebook's cell: rich's own would be one more for every line, or need ipywidgets."""
+
+    def __init__(self, *columns: Any) -> None:
+        # It draws on a page of its own, and is never started: there is no thread, and nothing to clear.
+        super().__init__(
+            *columns,
+            console=Console(file=io.StringIO(), width=100, color_system=None, force_jupyter=False),
+            disable=True,
+        )
+        self._shown: Any = None
+        self._last = 0.0
+
+    def __enter__(self) -> _InNotebook:
+        from IPython.display import DisplayHandle
+
+        self._shown = DisplayHandle()
+        self._shown.display({"text/plain": ""}, raw=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._draw()
+
+    def update(self, *words: Any, **changes: Any) -> None:
+        """See `rich.progress.Progress.update`; drawn once a second at most."""
+        super().update(*words, **changes)
+        if monotonic() - self._last > 1:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._last = monotonic()
+        page = self.console
+        with page.capture() as drawn:
+            page.print(self.get_renderable())
+        self._shown.update({"text/plain": drawn.get().rstrip()}, raw=True)

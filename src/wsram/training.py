@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, is_tensorboard_available
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from wsram.checkpoints import Progress, load_checkpoint, write_checkpoint
@@ -32,7 +32,7 @@ from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
 from wsram.runs import Run
 from wsram.runtime import best_precision, keep_freed_memory
-from wsram.tasks import TASKS, Update
+from wsram.tasks import TASKS, Task, Update
 from wsram.terminal import Screen
 
 LOG_EVERY = 50
@@ -166,7 +166,24 @@ def resolved(config: C) -> C:
     return changed(config, precision=best_precision())
 
 
-def train(run: Run[Any], screen: Screen, *, resume: bool = False) -> Network:
+@runtime_checkable
+class Watcher(Protocol):
+    """What else is told of a run, on its main process; see `wsram.trackers.Trackers`."""
+
+    def begin(self, folder: Path, step: int) -> None:
+        """Training begins after update `step`."""
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        """A row of metrics, every number by a name of its own."""
+
+    def look(self, task: Task, network: Network, validation: Dataset, step: int) -> None:
+        """The network was evaluated; it is left as it is, and torch's random numbers may be drawn."""
+
+    def end(self) -> None:
+        """Training ends, one way or another."""
+
+
+def train(run: Run[Any], screen: Screen, *, resume: bool = False, watcher: Watcher | None = None) -> Network:
     """Train the run's network to its last update, writing metrics and checkpoints into its folder.
 
     The caller's random numbers are left as they were.
@@ -175,6 +192,7 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False) -> Network:
         run: the folder, made here unless `resume`, and the settings.
         screen: where the progress bar goes.
         resume: go on from the run's newest checkpoint.
+        watcher: what else is told of it.
 
     Returns:
         The trained network.
@@ -195,8 +213,6 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False) -> Network:
         mixed_precision=schedule.precision,
         # A plain number would give way to what the environment says.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        log_with="tensorboard" if is_tensorboard_available() else None,
-        project_dir=run.folder,
         # Not every update reaches every parameter: with one glimpse, say, the upper layer's recurrence takes no part.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
@@ -207,11 +223,17 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False) -> Network:
         )
     keep_freed_memory()
     with torch.random.fork_rng(), ExitStack() as held, _signals() as asked:
-        return _train(run, screen, accelerator, held, asked, resume)
+        return _train(run, screen, accelerator, held, asked, resume, watcher)
 
 
 def _train(
-    run: Run[Any], screen: Screen, accelerator: Accelerator, held: ExitStack, asked: list[int], resume: bool
+    run: Run[Any],
+    screen: Screen,
+    accelerator: Accelerator,
+    held: ExitStack,
+    asked: list[int],
+    resume: bool,
+    watcher: Watcher | None,
 ) -> Network:
     config, task = run.config, TASKS[run.config.task]
     device, main, processes = accelerator.device, accelerator.is_main_process, accelerator.num_processes
@@ -243,7 +265,10 @@ def _train(
         for text in lines:
             screen.say(f"{word}: {text}")
     model, optimizer = accelerator.prepare(network, optimizer)
-    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": progress.step + 1}})
+    watcher = watcher if main else None
+    if watcher is not None:
+        held.callback(watcher.end)
+        watcher.begin(run.folder, progress.step)
 
     def keep(*, best: bool = False) -> None:
         def write(folder: Path) -> None:
@@ -292,10 +317,13 @@ def _train(
                         if schedule.patience and progress.stale == 0:
                             keep(best=True)
                         keep()
-                accelerator.log(_scalars(row), step=progress.step)
+                if watcher is not None:
+                    watcher.log(_scalars(row), progress.step)
+                    if evaluating:
+                        watcher.look(task, network, validation, progress.step)
                 summary = f"{shown}  {_summary(row)}".strip()
                 bar.update(line, description=summary)
-                if main and not screen.console.is_terminal and (evaluating or time.monotonic() - said > SAY_EVERY):
+                if main and not screen.moves and (evaluating or time.monotonic() - said > SAY_EVERY):
                     screen.say(f"{progress.step}/{schedule.updates}  {summary}")
                     said = time.monotonic()
                 began = time.perf_counter() - progress.seconds

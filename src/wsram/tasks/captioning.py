@@ -255,10 +255,13 @@ class Captioning:
 
     def headline(self, record: Mapping[str, Any]) -> str:
         """BLEU of the widest beam under the protocol of the papers."""
-        widths = {key: int(key.removeprefix("beam_")) for key in record if key.startswith("beam_")}
-        way = max(widths, key=lambda key: widths[key]) if widths else "greedy"
+        way = _widest(record)
         scores = " / ".join(f"{value:.1f}" for value in record[way]["papers"]["bleu"])
         return f"BLEU-1 to 4: {scores} ({way.replace('_', ' ')}, protocol papers)"
+
+    def merits(self, answer: str, record: Mapping[str, Any]) -> dict[str, float]:
+        """BLEU-4 of the widest beam under the protocol of the papers, of 100."""
+        return {"bleu": record[_widest(record)]["papers"]["bleu"][3]}
 
     def panels(self, config: CaptioningConfig, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
         """Likelihood, BLEU, effective sample size and the entropy of attention."""
@@ -282,3 +285,9 @@ class Captioning:
     def look(self, network: AttentionCaptioner, dataset: Dataset, count: int) -> Figure | None:
         """None: the data set holds features, not images."""
         return None
+
+
+def _widest(record: Mapping[str, Any]) -> str:
+    """The way of captioning with the widest beam."""
+    widths = {key: int(key.removeprefix("beam_")) for key in record if key.startswith("beam_")}
+    return max(widths, key=lambda key: widths[key]) if widths else "greedy"

@@ -312,6 +312,11 @@ class Classification:
         """The error of the mode."""
         return f"{record['error_mode']:.2%} error of the mode"
 
+    def merits(self, answer: str, record: Mapping[str, Any]) -> dict[str, float]:
+        """The mode's accuracy among classes, or its mean absolute error in a number."""
+        error = record["error_mode"]
+        return {"class": {"accuracy": 1 - error}, "number": {"mae": error}}.get(answer, {})
+
     def panels(self, config: ClassificationConfig, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
         """Validation error, bounds, effective sample size and the use of scales."""
         steps = [row["step"] for row in metrics]

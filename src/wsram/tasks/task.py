@@ -107,6 +107,9 @@ class Task(Protocol):
     def headline(self, record: Mapping[str, Any]) -> str:
         """The one figure of `evaluate` that stands for all."""
 
+    def merits(self, answer: str, record: Mapping[str, Any]) -> dict[str, float]:
+        """Figures of `evaluate` for a kind of answer, by the names that the Hugging Face Hub has for metrics."""
+
     def panels(self, config: Any, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
         """Training as curves, from the rows of metrics.jsonl."""
 
