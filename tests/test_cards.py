@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.refusals import refusal, refused
 from tests.tiny import checkpoint, same_bits
@@ -112,9 +113,11 @@ def test_the_card_has_the_hubs_head_and_the_figures(released: Path) -> None:
     text = (released / "README.md").read_text()
     assert text == card(released, "digits-small")
     _, head, body = text.split("---\n", 2)
-    fields = dict(line.split(": ", 1) for line in head.splitlines())
+    fields = yaml.safe_load(head)
     assert fields["library_name"] == "wsram" and fields["pipeline_tag"] == "image-classification"
-    assert fields["license"] == "mit" and fields["tags"].startswith("[") and fields["tags"].endswith("]")
+    assert fields["license"] == "mit" and "hard-attention" in fields["tags"]
+    (entry,) = fields["model-index"]
+    assert {result["dataset"]["split"] for result in entry["results"]} == {"validation", "test"}
     assert "# digits-small\n" in body and "with the inference network" in flowing(body)
     assert 'wsram.from_pretrained("digits-small")' in body
     assert "`wsram train digits --run measured --recipe demo`" in body

@@ -81,7 +81,7 @@ class _InNotebook(Progress):
     def __enter__(self) -> _InNotebook:
         from IPython.display import DisplayHandle
 
-        self._shown = DisplayHandle()
+        self._shown = DisplayHandle()  # type: ignore[no-untyped-call]
         self._shown.display({"text/plain": ""}, raw=True)
         return self
 
