@@ -114,6 +114,9 @@ def _evidence(network: Network, validation: Dataset) -> Figure | None:
     if not isinstance(network.head, ClassHead):
         return None
     example = validation.batch(torch.tensor([0]))
-    image = given(example.images[0].cpu(), network.channels, network.longest)
+    pixels = example.images[0]
+    if not isinstance(pixels, torch.Tensor):  # it lies in tiles on a disk
+        return None
+    image = given(pixels.cpu(), network.channels, network.longest)
     label = network.head.names[int(example.answers[0])]
     return explain(network, image, label, samples=SAMPLES).draw()
