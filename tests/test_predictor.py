@@ -17,13 +17,14 @@ from PIL import Image
 from tests.models.networks import classifier
 from tests.refusals import refusal
 from wsram.answers import Caption, Prediction
+from wsram.data.ahead import AHEAD
 from wsram.data.given import given
 from wsram.data.images import read_image
 from wsram.errors import UserError
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
 from wsram.models.pretrained import load_network, save_network
-from wsram.predictor import AHEAD, Predictor, from_pretrained
+from wsram.predictor import Predictor, from_pretrained
 from wsram.runs import Run, load_state
 
 ORIENTATION = 0x0112

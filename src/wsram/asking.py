@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -31,6 +31,8 @@ class Predict:
     """Folder of a run or a network, a released network, or a name on the Hugging Face Hub."""
     samples: int | None = None
     """Sequences that vote; by default the network looks once, where it is likeliest to."""
+    stop_at: float | None = None
+    """Take no more glimpses of an image once its answer has this probability, 0.99 say."""
     beam: int | None = None
     """Captions kept for each image while they grow; of a captioner, by default 5."""
     json: bool = False
@@ -85,7 +87,8 @@ def predict(args: Predict, screen: Screen) -> None:
     animations = None if args.gif is None else _Names(args.gif, ".gif")
     errors = Screen(error=True)
     total = bad = 0
-    for path, answer in predictor.predict_many(_paths(args.images), samples=args.samples, beam=args.beam):
+    options: dict[str, Any] = {"samples": args.samples, "stop_at": args.stop_at, "beam": args.beam}
+    for path, answer in predictor.predict_many(_paths(args.images), **options):
         total += 1
         if isinstance(answer, UserError):
             bad += 1

@@ -68,6 +68,8 @@ class Evaluate:
     """Captions kept for each image while they grow; of a captioner, by default 5."""
     features: Path | None = None
     """Folder of a captioner's features, where it has moved."""
+    stop: bool = False
+    """Measure instead what it saves, and costs, to stop looking once the network is sure; kept as stopping.json."""
     save: Path | None = None
     """JSON file to keep the figures in; by default evaluation-SET.json in a run's folder."""
 
@@ -155,6 +157,11 @@ def _evaluate(args: Evaluate, screen: Screen) -> None:
     from wsram.tasks import Options
 
     trained = open_trained(args.network, source=args.data, features=args.features)
+    if args.stop:
+        from wsram.stopping import stopping
+
+        stopping(trained, screen, test=args.test, to=args.save)
+        return
     evaluate(trained, screen, test=args.test, options=Options(args.samples, args.beam), to=args.save)
 
 

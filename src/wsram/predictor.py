@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from wsram.answers import Caption, Prediction
 from wsram.cards import release_network
+from wsram.data.ahead import ahead
 from wsram.data.given import Given, ImageLike, given, given_square
 from wsram.data.vocabulary import PAD
 from wsram.errors import UserError, require_at_least
@@ -30,6 +29,7 @@ from wsram.models.backbone import Backbone, build_backbone
 from wsram.models.captioner import AttentionCaptioner
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.pretrained import Network, network_folder
+from wsram.models.stopping import look_until_sure
 from wsram.runtime import autocast, best_device, best_precision
 
 BEAM = 5
@@ -38,8 +38,6 @@ BATCH = 32
 """Images answered together, by default."""
 PIXELS = 1 << 23
 """Pixels of a batch, after which no more images join it: bounds memory whatever the size of the images."""
-THREADS, AHEAD = 4, 8
-"""Files read at a time, and read before they are needed."""
 PHOTO = 640
 """Pixels on the longer side of an image that a caption's words are drawn on."""
 
@@ -52,6 +50,16 @@ class _Read(NamedTuple):
 
     seen: Given
     photo: Given | None = None
+
+
+class _Asked(NamedTuple):
+    """See `Predictor.predict`."""
+
+    samples: int | None
+    glimpses: int | None
+    stop_at: float | None
+    beam: int | None
+    seed: int
 
 
 class Predictor:
@@ -137,6 +145,7 @@ class Predictor:
         samples: int | None = None,
         glimpses: int | None = None,
         *,
+        stop_at: float | None = None,
         beam: int | None = None,
         seed: int = 0,
     ) -> Answer | list[Answer]:
@@ -148,6 +157,7 @@ class Predictor:
             samples: sequences of glimpses that vote, drawn from the policy, each image's alike whatever is asked
                 together with it; by default the network looks once, where it is likeliest to.
             glimpses: how many to take of each image; by default as many as the network was made for.
+            stop_at: take no more of an image once its answer has this probability.
             beam: captions kept for each image while they grow; of a captioner, by default 5.
             seed: of what is drawn.
 
@@ -157,14 +167,15 @@ class Predictor:
         Raises:
             UserError: an image that cannot be read, or an option that does not fit the network.
         """
+        asked = _Asked(samples, glimpses, stop_at, beam, seed)
         if isinstance(images, str | Path | Image.Image) or (
             isinstance(images, np.ndarray | Tensor) and images.ndim != 4
         ):
-            self._check(samples, glimpses, beam)
+            self._check(asked)
             with torch.inference_mode():
-                return self._answers([self._read(images)], samples, glimpses, beam, seed)[0]
+                return self._answers([self._read(images)], asked)[0]
         found: list[Answer] = []
-        for _, answer in self.predict_many(images, samples=samples, glimpses=glimpses, beam=beam, seed=seed):
+        for _, answer in self.predict_many(images, **asked._asdict()):
             if isinstance(answer, UserError):
                 raise answer
             found.append(answer)
@@ -177,6 +188,7 @@ class Predictor:
         batch: int = BATCH,
         samples: int | None = None,
         glimpses: int | None = None,
+        stop_at: float | None = None,
         beam: int | None = None,
         seed: int = 0,
     ) -> Iterator[tuple[K, Answer | UserError]]:
@@ -185,7 +197,7 @@ class Predictor:
         Args:
             images: see `predict`; the next are asked for while the former are looked at.
             batch: images looked at together, fewer if they are large.
-            samples, glimpses, beam, seed: see `predict`.
+            samples, glimpses, stop_at, beam, seed: see `predict`.
 
         Yields:
             Each image as it was given, in order, with its answer, or with what was wrong with it.
@@ -194,17 +206,18 @@ class Predictor:
             UserError: an option that does not fit the network.
         """
         require_at_least(1, batch=batch)
-        self._check(samples, glimpses, beam)
+        asked = _Asked(samples, glimpses, stop_at, beam, seed)
+        self._check(asked)
         group: list[tuple[K, _Read | UserError]] = []
         pixels = 0
-        for image, read in self._ahead(images):
+        for image, read in ahead(images, self._read):
             group.append((image, read))
             held = None if isinstance(read, UserError) else read.seen.source.in_memory
             pixels += 0 if held is None else held[0].numel()
             if len(group) == batch or pixels >= PIXELS:
-                yield from self._settled(group, samples, glimpses, beam, seed)
+                yield from self._settled(group, asked)
                 group, pixels = [], 0
-        yield from self._settled(group, samples, glimpses, beam, seed)
+        yield from self._settled(group, asked)
 
     def explain(
         self, image: ImageLike, label: str, against: str | None = None, *, samples: int = SAMPLES, seed: int = 0
@@ -263,13 +276,14 @@ class Predictor:
                 raise UserError(f"could not upload to {repo_id} ({reason}); log in, or name another") from error
         return str(address)
 
-    def _check(self, samples: int | None, glimpses: int | None, beam: int | None) -> None:
+    def _check(self, asked: _Asked) -> None:
         """`UserError` for an option that does not fit; and makes ready what reading needs."""
+        samples, glimpses, stop_at, beam, _ = asked
         if isinstance(self.network, AttentionCaptioner):
             if samples is not None:
                 raise UserError("a caption attends to the likeliest cells and draws nothing; leave samples out")
-            if glimpses is not None:
-                raise UserError("a caption attends to one cell for each word; leave glimpses out")
+            if glimpses is not None or stop_at is not None:
+                raise UserError("a caption attends to one cell for each word; leave glimpses and where to stop out")
             if beam is not None:
                 require_at_least(1, beam=beam)
             if self._backbone is None:
@@ -280,6 +294,8 @@ class Predictor:
         for name, value in (("samples", samples), ("glimpses", glimpses)):
             if value is not None:
                 require_at_least(1, **{name: value})
+        if stop_at is not None and samples is not None:
+            raise UserError("sequences that vote take all their glimpses; leave out samples, or where to stop")
 
     def _read(self, image: ImageLike) -> _Read:
         if self._backbone is not None:
@@ -287,64 +303,46 @@ class Predictor:
         assert isinstance(self.network, AttentionClassifier)
         return _Read(given(image, self.network.channels, self.network.longest))
 
-    def _ahead(self, images: Iterable[K]) -> Iterator[tuple[K, _Read | UserError]]:
-        """Images read by a few threads, a few of them in advance, in order."""
-
-        def read(image: K) -> _Read | UserError:
-            try:
-                return self._read(image)
-            except UserError as error:
-                return error
-
-        waiting: deque[tuple[K, Future[_Read | UserError]]] = deque()
-        with ThreadPoolExecutor(THREADS) as pool:
-            for image in images:
-                waiting.append((image, pool.submit(read, image)))
-                if len(waiting) > AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
-
     def _settled(
-        self,
-        group: Sequence[tuple[K, _Read | UserError]],
-        samples: int | None,
-        glimpses: int | None,
-        beam: int | None,
-        seed: int,
+        self, group: Sequence[tuple[K, _Read | UserError]], asked: _Asked
     ) -> Iterator[tuple[K, Answer | UserError]]:
         whole = [read for _, read in group if not isinstance(read, UserError)]
         with torch.inference_mode():
-            answers = iter(self._answers(whole, samples, glimpses, beam, seed) if whole else ())
+            answers = iter(self._answers(whole, asked) if whole else ())
         for image, read in group:
             yield image, read if isinstance(read, UserError) else next(answers)
 
-    def _answers(
-        self, reads: Sequence[_Read], samples: int | None, glimpses: int | None, beam: int | None, seed: int
-    ) -> list[Answer]:
+    def _answers(self, reads: Sequence[_Read], asked: _Asked) -> list[Answer]:
         if isinstance(self.network, AttentionCaptioner):
-            return self._captions(self.network, reads, BEAM if beam is None else beam)
+            return self._captions(self.network, reads, BEAM if asked.beam is None else asked.beam)
         seen = [read.seen for read in reads]
-        if samples is None:
-            return self._modes(self.network, seen, glimpses)
-        return [self._vote(image, glimpses, samples, seed) for image in seen]
+        if asked.samples is None:
+            return self._modes(self.network, seen, asked.glimpses, asked.stop_at)
+        return [self._vote(image, asked.glimpses, asked.samples, asked.seed) for image in seen]
 
-    def _modes(self, network: AttentionClassifier, seen: Sequence[Given], glimpses: int | None) -> list[Answer]:
+    def _modes(
+        self, network: AttentionClassifier, seen: Sequence[Given], glimpses: int | None, stop_at: float | None
+    ) -> list[Answer]:
         sources = [image.on(self.device) for image in seen]
-        compiled = None
-        if len(seen) == 1 and glimpses is None:  # as it was compiled
+        compiled, taken = None, None
+        if len(seen) == 1 and glimpses is None and stop_at is None:  # as it was compiled
             compiled = self._compiled.get(torch.Size((1, network.channels, *seen[0].size)))
         with self._autocast():
             if compiled is not None and (held := sources[0].in_memory) is not None:
                 found = compiled(in_unit(held).unsqueeze(0))
+            elif stop_at is not None:
+                stopped = look_until_sure(network, sources, stop_at, glimpses)
+                found, taken = (stopped.outputs_after, *stopped.action), stopped.taken.tolist()
             else:
                 looked = network.predict(sources, glimpses=glimpses)
                 found = (looked.outputs_after, *looked.action)
         outputs, location, scale = (each.cpu() for each in found)
+        ends = taken or [outputs.shape[1]] * len(seen)
         return [
-            self._prediction(image, glimpses, outputs[n : n + 1], Action(location[n : n + 1], scale[n : n + 1]))
-            for n, image in enumerate(seen)
+            self._prediction(
+                image, glimpses, outputs[n : n + 1, :end], Action(location[n : n + 1, :end], scale[n : n + 1, :end])
+            )
+            for n, (image, end) in enumerate(zip(seen, ends, strict=True))
         ]
 
     def _vote(self, image: Given, glimpses: int | None, samples: int, seed: int) -> Prediction:

@@ -53,6 +53,30 @@ class Looked(NamedTuple):
         return self.outputs_after[..., -1, :]
 
 
+class Stopped(NamedTuple):
+    """What came of looking until an answer was good enough; after that, the last of each is repeated.
+
+    outputs_after: (batch, glimpses, outputs) see `Looked`; as many glimpses as the longest look took.
+    action: location (batch, glimpses, 2), scale (batch, glimpses).
+    taken: (batch,) int64, glimpses that were taken of each image.
+    """
+
+    outputs_after: Tensor
+    action: Action
+    taken: Tensor
+
+
+class _Memory(NamedTuple):
+    """The states of both recurrent layers; the lower's is () zero before the first glimpse."""
+
+    upper: Tensor
+    lower: Tensor
+
+    def select(self, index: Tensor) -> _Memory:
+        """Of the images numbered `index`."""
+        return _Memory(self.upper[index], self.lower[index])
+
+
 class PredictionNetwork(nn.Module):
     """Chooses glimpses and predicts the label (parameters θ).
 
@@ -141,33 +165,12 @@ class PredictionNetwork(nn.Module):
         """
         count = self.glimpses if glimpses is None else glimpses
         pyramid = self.sensor.pyramid(images, count)
-        view = pyramid.view(self.view)
-        upper = self.upper.initial(self.view_network(view))
-        lower = view.new_zeros(())
+        memory = self._begin(pyramid)
         actions, policies, answered = [], [], []
         for n in range(count):
-            if n > 0:
-                # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
-                # r1 would throw the next location into a corner before there is a gradient to stop it.
-                r1 = self.lower.output(lower)
-                upper = self.upper(F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype), upper)
-            r2 = self.upper.output(upper)
-            raw = self.policy_head(r2)
-            policy = self.policy(raw)
-            action = choose(policy, raw, r2)
+            memory, policy, action, outputs = self._glance(pyramid, memory, n, choose, sum_scale and n == count - 1)
             policies.append(policy)
             actions.append(action)
-            every = sum_scale and n == count - 1
-            taken = self._at_every_scale(action) if every else action
-            features = self.glimpse_network(self.sensor(pyramid, *taken), taken)
-            if n == 0:
-                lower = self.lower.initial(torch.zeros_like(features[..., : self.lower.size]))
-                upper = upper.expand(*action.scale.shape, -1)
-            lower = self.lower(features, lower.expand(*features.shape[:-1], -1))
-            # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
-            outputs = self.head(self.lower.output(lower) / len(actions))
-            if every:
-                outputs = torch.logsumexp(policy.scale_log_prob(taken.scale).unsqueeze(-1) + outputs, 0)
             answered.append(outputs)
         lead = answered[-1].shape[:-1]
 
@@ -184,6 +187,70 @@ class PredictionNetwork(nn.Module):
                 stack([p.scale_logits for p in policies], -2),
             ),
         )
+
+    def look_until(
+        self, images: Images | Glimpsable, enough: Callable[[Tensor], Tensor], glimpses: int | None = None
+    ) -> Stopped:
+        """Look where it is likeliest to, and at each image no longer than until its answer is good enough.
+
+        Images that are done are left out of what comes after, so that no work is done for them.
+
+        Args:
+            images: or their pyramid.
+            enough: says of the head's outputs (images, outputs) which images are done, (images,) bool.
+            glimpses: at most; by default all.
+        """
+        count = self.glimpses if glimpses is None else glimpses
+        pyramid = self.sensor.pyramid(images, count)
+        memory = self._begin(pyramid)
+        at = torch.arange(len(pyramid), device=pyramid.device)
+        taken = torch.zeros_like(at)
+        found: list[list[Tensor]] = []
+        for n in range(count):
+            memory, _, action, outputs = self._glance(pyramid, memory, n, lambda policy, raw, r2: policy.mode(), False)
+            now = [outputs, action.location, action.scale]
+            # Of an image that is done, the last of each stays.
+            found.append([old.index_copy(0, at, new) for old, new in zip(found[-1], now, strict=True)] if n else now)
+            taken[at] = n + 1
+            going = (~enough(outputs)).nonzero().squeeze(-1)
+            if not len(going):
+                break
+            if len(going) < len(at):
+                at, pyramid = at[going], pyramid.select(going)
+                memory = memory.select(going)
+        outputs, location, scale = (torch.stack(each, 1) for each in zip(*found, strict=True))
+        return Stopped(outputs, Action(location, scale), taken)
+
+    def _begin(self, pyramid: Glimpsable) -> _Memory:
+        """The state before the first glimpse."""
+        view = pyramid.view(self.view)
+        return _Memory(self.upper.initial(self.view_network(view)), view.new_zeros(()))
+
+    def _glance(
+        self, pyramid: Glimpsable, memory: _Memory, n: int, choose: Choose, every: bool
+    ) -> tuple[_Memory, GlimpseDistribution, Action, Tensor]:
+        """Glimpse n, at every scale if asked for: the state after it, what it was drawn from, itself, and outputs."""
+        upper, lower = memory
+        if n > 0:
+            # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
+            # r1 would throw the next location into a corner before there is a gradient to stop it.
+            r1 = self.lower.output(lower)
+            upper = self.upper(F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype), upper)
+        r2 = self.upper.output(upper)
+        raw = self.policy_head(r2)
+        policy = self.policy(raw)
+        action = choose(policy, raw, r2)
+        taken = self._at_every_scale(action) if every else action
+        features = self.glimpse_network(self.sensor(pyramid, *taken), taken)
+        if n == 0:
+            lower = self.lower.initial(torch.zeros_like(features[..., : self.lower.size]))
+            upper = upper.expand(*action.scale.shape, -1)
+        lower = self.lower(features, lower.expand(*features.shape[:-1], -1))
+        # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
+        outputs = self.head(self.lower.output(lower) / (n + 1))
+        if every:
+            outputs = torch.logsumexp(policy.scale_log_prob(taken.scale).unsqueeze(-1) + outputs, 0)
+        return _Memory(upper, lower), policy, action, outputs
 
     def _at_every_scale(self, action: Action) -> Action:
         """(scales, ...) the same place at each scale."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,39 @@ def risk_coverage(confidence: Tensor, correct: Tensor) -> dict[str, float]:
     risk = wrong / torch.arange(1, len(order) + 1, device=wrong.device)
     shares = {p: max(1, round(len(order) * p / 100)) for p in (50, 80, 90, 95)}
     return {"aurc": float(risk.mean())} | {f"error_at_{p}": float(risk[n - 1]) for p, n in shares.items()}
+
+
+def stopping_curve(sure: Tensor, right: Tensor, thresholds: Sequence[float]) -> list[dict[str, float]]:
+    """Error against mean number of glimpses, where an image is looked at until the network is sure of it.
+
+    Args:
+        sure: (examples, glimpses) the probability of the answer after each glimpse.
+        right: (examples, glimpses) bool, whether that answer is right.
+        thresholds: probabilities to stop at; above 1 none is reached and all glimpses are taken.
+
+    Returns:
+        For each threshold "stop_at", "glimpses", "error", and "aurc" as `risk_coverage` has it.
+
+    Example:
+        >>> sure, right = torch.tensor([[0.9, 1.0], [0.5, 0.8]]), torch.tensor([[True, True], [False, True]])
+        >>> [(row["glimpses"], row["error"]) for row in stopping_curve(sure, right, (0.4, 0.9))]
+        [(1.0, 0.5), (1.5, 0.0)]
+    """
+    rows = []
+    for threshold in thresholds:
+        last = sure.shape[1] - 1
+        reached = sure >= threshold
+        at = torch.where(reached.any(-1), reached.int().argmax(-1), last).unsqueeze(-1)
+        confidence, correct = sure.gather(-1, at).squeeze(-1), right.gather(-1, at).squeeze(-1)
+        rows.append(
+            {
+                "stop_at": threshold,
+                "glimpses": float(at.float().mean()) + 1,
+                "error": float((~correct).float().mean()),
+                "aurc": risk_coverage(confidence, correct)["aurc"],
+            }
+        )
+    return rows
 
 
 def error_by_class(said: Tensor, answers: Tensor, names: tuple[str, ...]) -> dict[str, float]:

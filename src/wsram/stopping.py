@@ -1,0 +1,104 @@
+"""What it costs, and what it saves, to stop looking once a network is sure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsram.data import Dataset
+from wsram.errors import UserError
+from wsram.evaluate import Trained, keep
+from wsram.models.classifier import AttentionClassifier
+from wsram.models.heads import ClassHead
+from wsram.models.stopping import sureness
+from wsram.provenance import provenance
+from wsram.runtime import autocast
+from wsram.tables import Panel, Table
+from wsram.tasks.classification import ROWS
+from wsram.tasks.figures import stopping_curve
+from wsram.terminal import Screen
+from wsram.viewing import draw_panels, save
+
+NEVER = 2.0
+"""A probability that none reaches: all glimpses are taken."""
+STOPS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999, NEVER)
+"""Probabilities to stop at, of which validation examples choose one."""
+
+
+def stopping(trained: Trained, screen: Screen, *, test: bool = False, to: Path | None = None) -> dict[str, Any]:
+    """Error against the mean number of glimpses, and where to stop, chosen on validation examples.
+
+    Chosen is the probability with the fewest glimpses whose error is no higher than that of all glimpses. The test set
+    is looked at once, for that choice alone.
+
+    Args:
+        trained: the network and its data.
+        screen: where tables are shown.
+        test: measure what was chosen on the test set too.
+        to: JSON file to keep the figures in, with a picture beside it; by default stopping.json in a run's folder.
+
+    Raises:
+        UserError: a network that does not name classes, data that cannot be had, or a file that cannot be written.
+    """
+    network = trained.network
+    if not isinstance(network, AttentionClassifier) or not isinstance(network.head, ClassHead):
+        raise UserError("stopping when sure is for networks that name one of several classes, and this one does not")
+    curve = stopping_curve(*_looked(trained, network, trained.examples()), STOPS)
+    chosen = chosen_of(curve)
+    found: dict[str, Any] = {"stop_at": chosen["stop_at"], "validation": curve, "glimpses": network.prediction.glimpses}
+    if test:
+        stops = (chosen["stop_at"], NEVER)
+        found["test"] = stopping_curve(*_looked(trained, network, trained.examples(test=True)), stops)
+    for name in ("validation", "test"):
+        if name in found:
+            screen.show(_table(f"{trained.name}: stopping when sure, {name} examples", found[name], chosen["stop_at"]))
+    if to is None and trained.run is not None:
+        to = trained.run.folder / "stopping.json"
+    if to is not None:
+        keep(to, found | {"provenance": provenance()}, screen)
+        glimpses = [row["glimpses"] for row in curve]
+        panels = [
+            Panel(title, "mean glimpses of an image", y, [("validation", glimpses, [100 * row[name] for row in curve])])
+            for title, y, name in (
+                ("stopping when sure", "error, %", "error"),
+                (
+                    "knowing when it is wrong",
+                    "area under risk–coverage, %",
+                    "aurc",
+                ),
+            )
+        ]
+        screen.say(f"Picture: {save(draw_panels(panels), to.with_suffix('.png'), replace=True)}")
+    return found
+
+
+def chosen_of(curve: list[dict[str, float]]) -> dict[str, float]:
+    """The row with the fewest glimpses whose error is no higher than that of all glimpses, the last row's."""
+    return min((row for row in curve if row["error"] <= curve[-1]["error"]), key=lambda row: row["glimpses"])
+
+
+def _looked(trained: Trained, network: AttentionClassifier, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """How sure the network is after each glimpse, (examples, glimpses), and whether it is right."""
+    context = autocast(network.precision, next(network.parameters()).device)
+    sure, right = [], []
+    with torch.inference_mode(), context():
+        for part in torch.arange(len(dataset)).split(ROWS):
+            examples = dataset.batch(part)
+            outputs = network.predict(examples.images).outputs_after
+            sure.append(sureness(network.head, outputs))
+            right.append(outputs.argmax(-1) == examples.answers.unsqueeze(-1))
+    return torch.cat(sure), torch.cat(right)
+
+
+def _table(title: str, curve: list[dict[str, float]], chosen: float) -> Table:
+    most = curve[-1]["glimpses"]
+    rows = []
+    for row in curve:
+        stop = "never" if row["stop_at"] == NEVER else f"{row['stop_at']:g}"
+        stop += " (chosen)" if row["stop_at"] == chosen else ""
+        share = row["glimpses"] / most
+        rows.append([stop, f"{row['glimpses']:.2f}", f"{share:.0%}", f"{row['error']:.2%}", f"{row['aurc']:.3%}"])
+    return Table(title, ["stops at", "glimpses", "of all", "error", "risk–coverage"], rows)
