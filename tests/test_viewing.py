@@ -23,8 +23,9 @@ from torch import Tensor
 from tests.refusals import refusal
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
+from wsram.stepping import draw_caption
 from wsram.tables import Panel
-from wsram.viewing import COLOURS, LINES, WRONG, draw_caption, draw_glimpses, draw_panels, glimpse_box, save
+from wsram.viewing import COLOURS, LINES, WRONG, draw_glimpses, draw_panels, glimpse_box, save
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -20,7 +20,8 @@ from PIL import Image
 
 from tests.refusals import refusal
 from wsram.numbering import COLOURS, draw_order, place_numbers
-from wsram.viewing import WRONG, Look, animate, draw_caption, draw_evidence, draw_looking, save
+from wsram.stepping import draw_caption
+from wsram.viewing import WRONG, Look, animate, draw_evidence, draw_looking, save
 
 SIDES = st.integers(10, 400)
 RADIUS = 0.045

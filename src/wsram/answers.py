@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from wsram.data.given import Given
-from wsram.errors import UserError
+from wsram.errors import UserError, require_at_least
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
 from wsram.models.heads import Head, LabelsHead, NumberHead
+from wsram.stepping import draw_caption, draw_cell, draw_trace
 from wsram.tables import percent, shortened
-from wsram.viewing import Look, animate, draw_caption, draw_looking, glimpse_box
+from wsram.viewing import Look, animate, draw_looking, glimpse_box
 
 MOMENT, END = 1.2, 4.0
 """Seconds that an animation shows each step, and the last."""
@@ -127,6 +128,29 @@ class Prediction:
         """The glimpses, in order; of a vote, those of its first sequence."""
         return self.sequences[0]
 
+    @cached_property
+    def patches(self) -> Tensor:
+        """(glimpses, channels, side, side) what each of `glimpses` showed, in [0, 1]."""
+        pyramid = self.sensor.pyramid([self.given.source], len(self.glimpses))
+        action = Action(self.action.location[0].unsqueeze(1), self.action.scale[0].unsqueeze(1))
+        return self.sensor(pyramid, *action)[:, 0]
+
+    def after(self, glimpses: int) -> Prediction:
+        """The prediction as it stood after so many of its glimpses, at least 1: those that followed changed nothing.
+
+        Raises:
+            UserError: fewer than 1.
+        """
+        require_at_least(1, glimpses=glimpses)
+        location, scale = self.action
+        action = Action(location[:, :glimpses], scale[:, :glimpses])
+        return replace(
+            self,
+            outputs=self.outputs[:, :glimpses],
+            action=action,
+            look=lambda samples, seed: self.look(samples, seed).after(glimpses),
+        )
+
     def believed(self, glimpse: Glimpse) -> str:
         """The likeliest answer after a glimpse, in a few words."""
         best = max(range(len(self.names)), key=lambda n: glimpse.belief[n])
@@ -175,6 +199,15 @@ class Prediction:
         """
         return self._picture(label, None)
 
+    def trace(self, shown: int | None = None) -> Figure:
+        """The image and on it the numbered glimpses, nothing else.
+
+        Args:
+            shown: so many glimpses at first, the last of them lit: one picture of an animation. By default all.
+        """
+        boxes = [glimpse[:3] for glimpse in self.glimpses]
+        return draw_trace(self.given.unit(), (self.given.height, self.given.width), boxes, shown=shown)
+
     def animate(self, path: str | Path, label: str | None = None) -> Path:
         """Write the same as an animated GIF, one glimpse after the other; the file must not be there yet.
 
@@ -206,13 +239,9 @@ class Prediction:
     def _picture(self, label: str | None, shown: int | None) -> Figure:
         if label is not None and (self.is_number or label not in self.names):
             raise UserError(f"expected a label among {', '.join(self.names)}, got {label!r}; name one of them")
-        image = self.given.unit()
-        pyramid = self.sensor.pyramid([self.given.source], len(self.glimpses))
-        action = Action(self.action.location[0].unsqueeze(1), self.action.scale[0].unsqueeze(1))
-        patches = self.sensor(pyramid, *action)[:, 0]
         looks = [
             Look((g.left, g.top, g.side), g.scale, patch, g.belief)
-            for g, patch in zip(self.glimpses, patches, strict=True)
+            for g, patch in zip(self.glimpses, self.patches, strict=True)
         ]
         title = "before the first glimpse"
         if shown is None:
@@ -227,7 +256,7 @@ class Prediction:
         if len(self.sequences) > 1:
             title += f"\na vote of {len(self.sequences)} sequences; this is the first of them"
         return draw_looking(
-            image,
+            self.given.unit(),
             (self.given.height, self.given.width),
             looks,
             self.names,
@@ -289,6 +318,11 @@ class Caption:
     def draw(self) -> Figure:
         """The image once for each word, with the cell lit that was attended to before it."""
         return self._picture(len(self.attended))
+
+    def trace(self, shown: int | None = None) -> Figure:
+        """The image alone, and of it the cell lit that was attended to before word number `shown`; by default all."""
+        cell = self.attended[shown - 1] if shown else None
+        return draw_cell(self.given.unit(), cell, self.grid, dimmed=shown == 0)
 
     def animate(self, path: str | Path) -> Path:
         """Write the same as an animated GIF, one word after the other; the file must not be there yet.

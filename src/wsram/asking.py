@@ -1,4 +1,4 @@
-"""The commands that ask a network about images: `wsram predict`, `wsram look` and `wsram explain`."""
+"""The commands that ask a network about images: `wsram predict`, `wsram look`, `wsram explain` and `wsram app`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,20 @@ class Explain:
     """File for both maps; none that is there is replaced."""
 
 
+@dataclass(frozen=True)
+class App:
+    """Open a page on this machine to draw a digit or choose an image, and watch networks look at it."""
+
+    networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")] = (BUNDLED,)
+    """Folders of runs or networks, released networks, or names on the Hub; the first two stand side by side."""
+    host: str = "127.0.0.1"
+    """Address to listen at; by default for this machine alone, 0.0.0.0 for whoever reaches it."""
+    port: int = 7860
+    """Port to listen at; 0 for any that is free."""
+    at_once: int = 2
+    """Requests answered at the same time; others wait for their turn."""
+
+
 def predict(args: Predict, screen: Screen) -> None:
     """Answer about each image; exits with 1 if one could not be read."""
     from wsram.predictor import from_pretrained
@@ -151,6 +165,13 @@ def explain(args: Explain, screen: Screen) -> None:
     screen.say(f"Most of what speaks for {args.label} is at ({x:.0f}, {y:.0f}), in pixels from the top left.")
     if args.picture is not None:
         screen.say(f"Where: {save(found.draw(), args.picture)}")
+
+
+def app(args: App, screen: Screen) -> None:
+    """Serve the page until Ctrl-C."""
+    from wsram.app.serving import serve
+
+    serve(args.networks, screen, host=args.host, port=args.port, at_once=args.at_once)
 
 
 def _place(numbers: Sequence[float]) -> list[str]:

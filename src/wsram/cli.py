@@ -217,6 +217,7 @@ COMMANDS: Commands = {
     "predict": (asking.Predict, asking.predict),
     "look": (asking.Look, asking.look),
     "explain": (asking.Explain, asking.explain),
+    "app": (asking.App, asking.app),
     "diagnose": (Diagnose, _diagnose),
     "features": (Features, _features),
     "release": (Release, _release),

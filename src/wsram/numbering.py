@@ -74,6 +74,21 @@ def draw_order(axes: Axes, boxes: Sequence[Box], size: tuple[int, int], radius: 
     axes.set(xlim=(-offset, width - offset), ylim=(height - offset, -offset))
 
 
+def shade_around(axes: Axes, box: Box, size: tuple[int, int]) -> None:
+    """Darken all of an image but a box, (left, top, side) in pixels from its left and top edge."""
+    left, top, side = box
+    height, width = size
+    right, bottom = left + side, top + side
+    for x, y, to_x, to_y in (
+        (0.0, 0.0, float(width), top),
+        (0.0, bottom, float(width), float(height)),
+        (0.0, top, left, bottom),
+        (right, top, float(width), bottom),
+    ):
+        dark = Rectangle((x, y), max(0, to_x - x), max(0, to_y - y), color="black", alpha=0.55, linewidth=0)
+        axes.add_patch(dark)
+
+
 def place_numbers(boxes: Sequence[Box], size: tuple[int, int], radius: float) -> list[tuple[float, float]]:
     """Where the number of each box goes: by its corner, no two over one another, and off the arrows between them.
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import FormatStrFormatter
 from PIL import Image
@@ -22,7 +22,7 @@ from torch import Tensor
 from wsram.errors import UserError
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
-from wsram.numbering import COLOURS, Box, draw_order
+from wsram.numbering import COLOURS, Box, draw_order, shade_around
 from wsram.tables import Panel, percent, shortened
 
 WRONG = "#d55e00"
@@ -44,6 +44,14 @@ def save(figure: Figure, path: Path, *, replace: bool = False, dpi: int = 130) -
         UserError: the file is there already, or cannot be written.
     """
     return _written(path, lambda: figure.savefig(path, dpi=dpi), replace=replace)
+
+
+def png(figure: Figure, *, dpi: int = 100) -> bytes:
+    """A figure as the bytes of a PNG file, at so many pixels to the inch."""
+    file = BytesIO()
+    with _any_letters():
+        figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
 
 
 def _written(path: Path, write: Callable[[], None], *, replace: bool) -> Path:
@@ -199,16 +207,7 @@ def draw_looking(
         color=WRONG if mistaken else "black",
     )  # fmt: skip
     if shown:
-        left, top, side = looks[shown - 1].box
-        right, bottom = left + side, top + side
-        for x, y, to_x, to_y in (
-            (0.0, 0.0, float(width), top),
-            (0.0, bottom, float(width), float(height)),
-            (0.0, top, left, bottom),
-            (right, top, float(width), bottom),
-        ):
-            shade = Rectangle((x, y), max(0, to_x - x), max(0, to_y - y), color="black", alpha=0.55, linewidth=0)
-            at.add_patch(shade)
+        shade_around(at, looks[shown - 1].box, size)
     draw_order(at, [look.box for look in looks[:count]], size, 0.026 * max(size), offset=0.0)
     # The likeliest at the end, then what was likeliest on the way; the truth in any case.
     ranked = sorted(range(len(names)), key=lambda n: (n != said, n != known, -max(look.belief[n] for look in looks)))
@@ -333,42 +332,6 @@ def show_image(axes: Axes, image: Tensor, *, extent: tuple[float, float, float, 
         shown, cmap="gray", vmin=0, vmax=1, extent=(left, right, bottom, top), aspect="auto" if extent else None
     )
     axes.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
-
-
-def draw_caption(image: Tensor, words: Sequence[str], cells: Tensor, grid: int, *, shown: int | None = None) -> Figure:
-    """An image once for each word of its caption, with the cell lit that was attended to before the word.
-
-    Args:
-        image: (3, height, width) in [0, 1].
-        words: of the caption.
-        cells: (words,) the cell attended to before each.
-        grid: cells along each side.
-        shown: so many words at first: one picture of an animation. By default all.
-    """
-    count = len(words) if shown is None else shown
-    columns = min(6, len(words) + 1)
-    rows = -(-(len(words) + 1) // columns)
-    height, width = image.shape[-2:]
-    tall = 1.75 * min(1.6, height / width) + 0.45
-    figure = Figure(figsize=(1.9 * columns, tall * rows + 0.4), layout="constrained")
-    figure.suptitle(" ".join(words[: min(count, len(words) - 1)]) or " ", parse_math=False)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for panel in axes.flat:
-        panel.axis("off")
-    show_image(axes.flat[0], image)
-    for n, (panel, word, cell) in enumerate(zip(axes.flat[1:], words, cells.tolist(), strict=False)):
-        row, column = divmod(cell, grid)
-        top, left = round(row * height / grid), round(column * width / grid)
-        bottom, right = round((row + 1) * height / grid), round((column + 1) * width / grid)
-        dimmed = 0.35 * image
-        dimmed[:, top:bottom, left:right] = image[:, top:bottom, left:right]
-        show_image(panel, dimmed)
-        box = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=COLOURS[0])
-        panel.add_patch(box)
-        title = panel.set_title(word, fontsize=11, parse_math=False)
-        for artist in (title, *panel.images, box):  # what is yet to come keeps its place
-            artist.set_visible(n < count)
-    return figure
 
 
 def draw_panels(panels: Sequence[Panel]) -> Figure:
