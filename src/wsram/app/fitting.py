@@ -66,13 +66,11 @@ def read_drawing(drawn: str) -> np.ndarray:
         raise UserError(NOTHING)
     head, _, body = drawn.partition(",")
     try:
-        file = BytesIO(base64.b64decode(body, validate=True))
-    except ValueError as error:
-        raise UserError(f"expected a drawing as a data URL, got {len(drawn)} other characters; draw again") from error
-    if head != "data:image/png;base64":
-        raise UserError("expected a drawing as the data URL of a PNG file, got another; draw again")
-    _check_size(file, "the drawing")
-    grey = read_image(file, 1)[0].numpy()
+        image = Image.open(BytesIO(base64.b64decode(body, validate=True)), formats=["PNG"])
+    except Exception as error:  # Pillow raises whatever the malformed bytes lead it to
+        raise UserError(f"expected a drawing as the data URL of a PNG file, got another {head[:30]!r}") from error
+    _check_size(image, "the drawing")
+    grey = read_image(image, 1)[0].numpy()
     if int(grey.max()) - int(grey.min()) < FAINT:
         raise UserError(NOTHING)
     return grey
@@ -136,7 +134,7 @@ def fit_file(path: Path, scene: SceneSpec | None) -> Fitted:
     return Fitted(canvas, notes)
 
 
-def _check_size(file: Path | BytesIO, name: str) -> tuple[int, int]:
+def _check_size(file: Path | Image.Image, name: str) -> tuple[int, int]:
     """An image's height and width; `UserError` if it has too many pixels to be unpacked for everybody who asks."""
     height, width, _ = size_of(file)
     if height * width > PIXELS:

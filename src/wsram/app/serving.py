@@ -39,7 +39,7 @@ Message = MutableMapping[str, Any]
 
 
 class Guard:
-    """Lets through what the page needs: known paths, bodies that are not too large, and no addresses to fetch.
+    """Lets through what the page needs: known paths, bodies that are not too large, files that were uploaded.
 
     Args:
         app: an ASGI application, gradio's.
@@ -76,8 +76,8 @@ class Guard:
                 if len(body) > self.largest:
                     await _refuse(send, 413, f"at most {self.largest:,} bytes are taken")
                     return
-            if scope["path"].startswith(f"{API}queue/join") and _fetches(body):
-                await _refuse(send, 400, "nothing is fetched from elsewhere; upload the file")
+            if scope["path"].startswith(f"{API}queue/join") and not self._uploaded(body):
+                await _refuse(send, 400, "only what was uploaded is looked at")
                 return
             receive = _again(body, receive)
 
@@ -95,10 +95,31 @@ class Guard:
 
     def _serves(self, path: str) -> bool:
         file = path.removeprefix(f"{API}file=")
-        if file != path:  # what somebody has uploaded, whose name only they know; gradio looks closer
-            return file.startswith(f"{self.uploads}/") and ".." not in file
+        if file != path:  # gradio looks closer
+            return self._is_upload(file)
         named = path.rstrip("/")
         return named in PATHS or named.removeprefix(API) in CALLS or path.startswith(FOLDERS)
+
+    def _is_upload(self, path: str) -> bool:
+        """Whether a path is of what somebody has uploaded, whose name only they know."""
+        return path.startswith(f"{self.uploads}/") and ".." not in path
+
+    def _uploaded(self, body: bytes) -> bool:
+        """Whether all files that a request names were uploaded: gradio would fetch from an address."""
+        try:
+            waiting = [json.loads(body)]
+        except (ValueError, RecursionError):
+            return False
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                path = value.get("path")
+                if path is not None and not (isinstance(path, str) and self._is_upload(path)):
+                    return False
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
+        return True
 
 
 def _again(body: bytes, receive: Any) -> Any:
@@ -113,24 +134,6 @@ def _again(body: bytes, receive: Any) -> Any:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return read
-
-
-def _fetches(body: bytes) -> bool:
-    """Whether a request names a file that lies at an address, or is not as gradio's clients write it."""
-    try:
-        waiting = [json.loads(body)]
-    except (ValueError, RecursionError):
-        return True
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            path = value.get("path")
-            if isinstance(path, str) and "://" in path:
-                return True
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return False
 
 
 async def _refuse(send: Any, status: int, said: str) -> None:
