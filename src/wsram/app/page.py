@@ -101,7 +101,7 @@ def build_page(networks: Networks, *, at_once: int = 2) -> gr.Blocks:
         return shown(kind, drawn, file, first, second, lambda each, to: evidence(each, to, about))[:2]
 
     def begin(*given: Any) -> tuple[str, str, int, Any]:
-        return step(*given, -1)
+        return step(*given, at=-1)
 
     def step(
         kind: str, drawn: Any, file: str | None, first: str, second: str, count: float, at: int
