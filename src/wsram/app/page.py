@@ -100,8 +100,10 @@ def build_page(networks: Networks, *, at_once: int = 2) -> gr.Blocks:
         about = None if label in (None, OWN) else str(label)
         return shown(kind, drawn, file, first, second, lambda each, to: evidence(each, to, about))[:2]
 
-    def begin(*given: Any) -> tuple[str, str, int, Any]:
-        return step(*given, at=-1)
+    def begin(
+        kind: str, drawn: Any, file: str | None, first: str, second: str, count: float
+    ) -> tuple[str, str, int, Any]:
+        return step(kind, drawn, file, first, second, count, -1)
 
     def step(
         kind: str, drawn: Any, file: str | None, first: str, second: str, count: float, at: int
