@@ -113,6 +113,20 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a network for other programs: as ONNX or in PyTorch's own format, or as a page for any browser."""
+
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network, a released network, or a name on the Hugging Face Hub."""
+    to: Path
+    """New file, .onnx or .pt2, which is checked against the network; or a new folder, for a page for browsers."""
+    sampled: bool = False
+    """Draw glimpses from the policy, by noise that is an input; by default they are where it is likeliest to look."""
+    step: bool = False
+    """Beside it two files more, by which a program takes one glimpse at a time and stops when it has seen enough."""
+
+
+@dataclass(frozen=True)
 class Models:
     """List the networks that come with the package, and the recipes to train others."""
 
@@ -203,6 +217,21 @@ def _release(args: Release, screen: Screen) -> None:
     release(args.run, args.to, screen, inference=args.inference)
 
 
+def _export(args: Export, screen: Screen) -> None:
+    from wsram.export.files import export_file
+    from wsram.export.page import export_page
+    from wsram.models.pretrained import from_pretrained, network_folder
+
+    network, to = from_pretrained(args.network, inference=False), args.to.expanduser()
+    if to.suffix:
+        export_file(network, to, screen, sampled=args.sampled, step=args.step)
+    elif args.sampled or args.step:
+        raise UserError("a page looks where it is likeliest to, all glimpses at once; leave --sampled and --step out")
+    else:
+        given = Path(args.network).expanduser()
+        export_page(network, given if given.is_dir() else network_folder(args.network), to, screen)
+
+
 def _models(args: Models, screen: Screen) -> None:
     from wsram.models.pretrained import released
 
@@ -221,6 +250,7 @@ COMMANDS: Commands = {
     "diagnose": (Diagnose, _diagnose),
     "features": (Features, _features),
     "release": (Release, _release),
+    "export": (Export, _export),
     "models": (Models, _models),
 }
 

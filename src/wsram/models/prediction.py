@@ -154,6 +154,13 @@ class PredictionNetwork(nn.Module):
         log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
 
+    def turn(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """The upper layer's state by which the next glimpse is chosen, from both states (..., batch, features)."""
+        # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
+        # r1 would throw the next location into a corner before there is a gradient to stop it.
+        r1 = self.lower.output(lower)
+        return self.upper(F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype), upper)
+
     def look(
         self, images: Images | Glimpsable, choose: Choose, glimpses: int | None = None, *, sum_scale: bool = False
     ) -> Looked:
@@ -232,10 +239,7 @@ class PredictionNetwork(nn.Module):
         """Glimpse n, at every scale if asked for: the state after it, what it was drawn from, itself, and outputs."""
         upper, lower = memory
         if n > 0:
-            # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
-            # r1 would throw the next location into a corner before there is a gradient to stop it.
-            r1 = self.lower.output(lower)
-            upper = self.upper(F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype), upper)
+            upper = self.turn(lower, upper)
         r2 = self.upper.output(upper)
         raw = self.policy_head(r2)
         policy = self.policy(raw)

@@ -1,0 +1,297 @@
+// A trained classifier in a browser: the network's own two files, config.json and model.safetensors, and plain arithmetic.
+// Every part has the name that it has in Python; vectors are Float32Array, images are planes one after the other.
+
+const get = async (name) => {
+  const answer = await fetch(name);
+  if (!answer.ok) throw new Error(`${name}: ${answer.status} ${answer.statusText}`);
+  return answer;
+};
+
+/** The network in a folder of this site. */
+export async function open(folder) {
+  const config = await (await get(`${folder}config.json`)).json();
+  return new Network(config.arguments, tensors(await (await get(`${folder}model.safetensors`)).arrayBuffer()));
+}
+
+/** Tensors of a safetensors file, by name: a length, a description in JSON, and numbers. */
+function tensors(buffer) {
+  const length = Number(new DataView(buffer).getBigUint64(0, true));
+  const described = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
+  delete described.__metadata__;
+  const found = {};
+  for (const [name, { dtype, data_offsets: [begin, end] }] of Object.entries(described)) {
+    if (dtype !== "F32") throw new Error(`${name}: expected float32, got ${dtype}`);
+    found[name] = new Float32Array(buffer.slice(8 + length + begin, 8 + length + end));
+  }
+  return found;
+}
+
+const relu = (x) => x.map((v) => Math.max(0, v));
+const sigmoid = (v) => 1 / (1 + Math.exp(-v));
+const concat = (...parts) => Float32Array.from(parts.flatMap((part) => [...part]));
+const argmax = (x) => x.reduce((best, v, n) => (v > x[best] ? n : best), 0);
+
+/** W x + b, of as many outputs as there are biases. */
+function linear(x, weight, bias) {
+  const out = new Float32Array(bias.length);
+  const inputs = x.length;
+  for (let row = 0, at = 0; row < out.length; row++) {
+    let sum = bias[row];
+    for (let n = 0; n < inputs; n++) sum += weight[at++] * x[n];
+    out[row] = sum;
+  }
+  return out;
+}
+
+/** The ReLU of the largest of every 2 by 2 of a 3 by 3 convolution with a border of zeros. */
+function convolve({ data, channels, side }, weight, bias) {
+  const wide = side + 2;
+  const padded = new Float32Array(channels * wide * wide);
+  for (let c = 0; c < channels; c++) {
+    for (let y = 0; y < side; y++) {
+      padded.set(data.subarray((c * side + y) * side, (c * side + y + 1) * side), (c * wide + y + 1) * wide + 1);
+    }
+  }
+  const half = side >> 1;
+  const out = new Float32Array(bias.length * half * half);
+  const plane = new Float32Array(side * side);
+  for (let o = 0; o < bias.length; o++) {
+    plane.fill(bias[o]);
+    for (let c = 0; c < channels; c++) {
+      for (let tap = 0; tap < 9; tap++) {
+        const w = weight[(o * channels + c) * 9 + tap];
+        let from = (c * wide + Math.floor(tap / 3)) * wide + (tap % 3);
+        for (let y = 0, to = 0; y < side; y++, from += 2) {
+          for (let x = 0; x < side; x++) plane[to++] += w * padded[from++];
+        }
+      }
+    }
+    for (let y = 0; y < half; y++) {
+      for (let x = 0; x < half; x++) {
+        const at = 2 * y * side + 2 * x;
+        const most = Math.max(plane[at], plane[at + 1], plane[at + side], plane[at + side + 1]);
+        out[(o * half + y) * half + x] = Math.max(0, most);
+      }
+    }
+  }
+  return { data: out, channels: bias.length, side: half };
+}
+
+export class Network {
+  constructor(settings, weights) {
+    this.settings = { contrast: false, calibration: null, longest: null, ...settings };
+    this.weights = weights;
+    this.patch = settings.patch;
+    this.names = settings.names;
+  }
+
+  /** A layer's weight and bias. */
+  layer(name) {
+    return [this.weights[`prediction.${name}.weight`], this.weights[`prediction.${name}.bias`]];
+  }
+
+  /**
+   * Every glimpse at an image, and what is believed after it.
+   *
+   * image: { data, width, height }, planes of grey or of red, green and blue, from 0 to 1. Each glimpse has
+   * x and y, in [-1, 1] between the centres of the first and last pixels; scale, pixels under one of its own; patch, what
+   * it shows; and beliefs, of each name, of a number its mean. Labels have present, a number has spread.
+   */
+  look(image) {
+    const { glimpses, scales, contrast } = this.settings;
+    const seen = contrast ? inContrast(image) : image;
+    let upper = this.initial(this.readView(seen));
+    let lower = null;
+    const found = [];
+    for (let n = 1; n <= glimpses; n++) {
+      if (n > 1) {
+        const r1 = this.output(lower, "lower");
+        const size = Math.max(1e-12, Math.sqrt(r1.reduce((sum, v) => sum + v * v, 0)));
+        upper = this.recur("upper", r1.map((v) => v / size), upper);
+      }
+      const raw = linear(this.output(upper, "upper"), ...this.layer("policy_head"));
+      const [x, y] = [Math.tanh(raw[0]), Math.tanh(raw[1])];
+      const chosen = argmax(raw.subarray(4));
+      const patch = this.glimpse(seen, x, y, scales[chosen]);
+      const features = this.readGlimpse(patch, x, y, chosen);
+      lower ??= this.initial(new Float32Array(this.units("lower")));
+      lower = this.recur("lower", features, lower);
+      const mean = this.output(lower, "lower").map((v) => v / n);
+      found.push({ x, y, scale: scales[chosen], patch, ...this.answer(linear(mean, ...this.layer("head.read"))) });
+    }
+    return found;
+  }
+
+  answer(outputs) {
+    const { answer, calibration, unit } = this.settings;
+    if (answer === "number") {
+      const spread = Math.exp(Math.min(3, Math.max(-5, outputs[1]))) * unit[1];
+      return { beliefs: [outputs[0] * unit[1] + unit[0]], spread };
+    }
+    if (answer === "labels") {
+      return { beliefs: [...outputs].map(sigmoid), present: [...outputs].map((v, n) => v > (calibration?.[n] ?? 0)) };
+    }
+    const scores = [...outputs].map((v) => v / (calibration?.[0] ?? 1));
+    const most = Math.max(...scores);
+    const shares = scores.map((v) => Math.exp(v - most));
+    const all = shares.reduce((sum, v) => sum + v, 0);
+    return { beliefs: shares.map((v) => v / all) };
+  }
+
+  // The recurrent layers. The state of an LSTM is its output and its memory, one after the other.
+
+  gates() {
+    return { relu: 1, gru: 3, lstm: 4 }[this.settings.recurrence];
+  }
+
+  units(layer) {
+    return this.weights[`prediction.${layer}.unit.bias_hh`].length / this.gates();
+  }
+
+  initial(output) {
+    return this.settings.recurrence === "lstm" ? concat(output, new Float32Array(output.length)) : output;
+  }
+
+  output(state, layer) {
+    return state.subarray(0, this.units(layer));
+  }
+
+  recur(layer, inputs, state) {
+    const of = (part) => ["weight", "bias"].map((kind) => this.weights[`prediction.${layer}.unit.${kind}_${part}`]);
+    const size = this.units(layer);
+    const before = state.subarray(0, size);
+    const [i, h] = [linear(inputs, ...of("ih")), linear(before, ...of("hh"))];
+    const gate = (n, unit) => i[n * size + unit] + h[n * size + unit];
+    if (this.settings.recurrence === "relu") return i.map((v, n) => Math.max(0, v + h[n]));
+    if (this.settings.recurrence === "gru") {
+      return before.map((old, n) => {
+        const [reset, keep] = [sigmoid(gate(0, n)), sigmoid(gate(1, n))];
+        const next = Math.tanh(i[2 * size + n] + reset * h[2 * size + n]);
+        return (1 - keep) * next + keep * old;
+      });
+    }
+    const memory = state
+      .subarray(size)
+      .map((old, n) => sigmoid(gate(1, n)) * old + sigmoid(gate(0, n)) * Math.tanh(gate(2, n)));
+    return concat(memory.map((v, n) => sigmoid(gate(3, n)) * Math.tanh(v)), memory);
+  }
+
+  // What is seen.
+
+  readGlimpse(patch, x, y, chosen) {
+    const { network, scales } = this.settings;
+    const name = "glimpse_network";
+    let what;
+    if (network === "conv") {
+      what = linear(this.convolutions({ ...patch }, `${name}.what.0`).data, ...this.layer(`${name}.what.2`));
+    } else {
+      const hidden = relu(linear(patch.data, ...this.layer(`${name}.what.1`)));
+      what = linear(hidden, ...this.layer(`${name}.what.3`));
+    }
+    const action = Float32Array.from([x, y, ...scales.map((_, n) => Number(n === chosen))]);
+    const hidden = relu(linear(action, ...this.layer(`${name}.where.0`)));
+    const where = linear(hidden, ...this.layer(`${name}.where.2`));
+    return what.map((v, n) => Math.max(0, v + where[n]));
+  }
+
+  readView(image) {
+    const view = averaged(image, this.settings.view);
+    if (this.settings.network === "fc") return relu(linear(view.data, ...this.layer("view_network.read")));
+    const { data, channels, side } = this.convolutions(view, "view_network.layers");
+    const [across, down] = [new Float32Array(channels), new Float32Array(channels)];
+    for (let c = 0, at = 0; c < channels; c++) {
+      let mass = 0.1;
+      for (let y = 0; y < side; y++) {
+        for (let x = 0; x < side; x++, at++) {
+          mass += data[at];
+          across[c] += data[at] * place(x, side);
+          down[c] += data[at] * place(y, side);
+        }
+      }
+      across[c] /= mass;
+      down[c] /= mass;
+    }
+    return relu(linear(concat(data, across, down), ...this.layer("view_network.read")));
+  }
+
+  convolutions(image, name) {
+    return convolve(convolve(image, ...this.layer(`${name}.0`)), ...this.layer(`${name}.3`));
+  }
+
+  /** What the sensor sees: means of k by k pixels, and between four of them an interpolation. */
+  glimpse(image, x, y, k) {
+    const side = this.patch;
+    const corner = (at, length) => (((at + 1) * (length - 1)) / 2 - (k - 1) / 2) / k - (side - 1) / 2;
+    const [left, top] = [corner(x, image.width), corner(y, image.height)];
+    const whole = this.settings.sensor === "nearest";
+    const [column, row] = [left, top].map((v) => Math.floor(whole ? v + 0.5 : v));
+    const [fx, fy] = whole ? [0, 0] : [left - column, top - row];
+    const wide = side + 1;
+    const channels = this.settings.channels;
+    const data = new Float32Array(channels * side * side);
+    const cells = new Float32Array(wide * wide);
+    for (let c = 0; c < channels; c++) {
+      const plane = image.data.subarray(c * image.width * image.height);
+      for (let r = 0; r < wide; r++) {
+        for (let s = 0; s < wide; s++) cells[r * wide + s] = cell(plane, image, column + s, row + r, k);
+      }
+      for (let r = 0; r < side; r++) {
+        for (let s = 0; s < side; s++) {
+          const at = r * wide + s;
+          const upper = cells[at] + fx * (cells[at + 1] - cells[at]);
+          const lower = cells[at + wide] + fx * (cells[at + wide + 1] - cells[at + wide]);
+          data[(c * side + r) * side + s] = upper + fy * (lower - upper);
+        }
+      }
+    }
+    return { data, channels, side };
+  }
+}
+
+const place = (n, side) => (side > 1 ? -1 + (2 * n) / (side - 1) : -1);
+
+/** The mean of a cell of k by k pixels of a plane; outside the image everything is black. */
+function cell(plane, { width, height }, column, row, k) {
+  let sum = 0;
+  for (let y = Math.max(0, row * k); y < Math.min(height, (row + 1) * k); y++) {
+    for (let x = Math.max(0, column * k); x < Math.min(width, (column + 1) * k); x++) sum += plane[y * width + x];
+  }
+  return sum / (k * k);
+}
+
+/** The whole image averaged down, or up, to a square. */
+function averaged({ data, width, height }, side) {
+  const channels = data.length / (width * height);
+  const out = new Float32Array(channels * side * side);
+  const bounds = (n, length) => [Math.floor((n * length) / side), Math.ceil(((n + 1) * length) / side)];
+  for (let c = 0, at = 0; c < channels; c++) {
+    for (let r = 0; r < side; r++) {
+      const [top, bottom] = bounds(r, height);
+      for (let s = 0; s < side; s++, at++) {
+        const [left, right] = bounds(s, width);
+        let sum = 0;
+        for (let y = top; y < bottom; y++) {
+          for (let x = left; x < right; x++) sum += data[(c * height + y) * width + x];
+        }
+        out[at] = sum / ((bottom - top) * (right - left));
+      }
+    }
+  }
+  return { data: out, channels, side };
+}
+
+/** Every image as its difference from its background, see wsram.glimpse.contrast. */
+function inContrast({ data, width, height }) {
+  const size = width * height;
+  const apart = new Float32Array(data.length);
+  for (let c = 0; c < data.length / size; c++) {
+    const sparse = [];
+    for (let y = 0; y < height; y += 2) {
+      for (let x = 0; x < width; x += 2) sparse.push(data[c * size + y * width + x]);
+    }
+    const background = Float32Array.from(sparse).sort()[(sparse.length - 1) >> 1];
+    for (let n = c * size; n < (c + 1) * size; n++) apart[n] = Math.abs(data[n] - background);
+  }
+  const most = apart.reduce((best, v) => Math.max(best, v), 0.1);
+  return { data: apart.map((v) => v / most), width, height };
+}

@@ -1,0 +1,246 @@
+"""Looking without branches or tables of sizes, so that one graph serves images of any size.
+
+The low-resolution view and a glimpse are both the image I between two matrices, one for each axis,
+
+    R_y I R_xᵀ,
+
+whose rows say how much of each pixel goes into one of the result. For a glimpse pixel they are what average pooling and
+bilinear interpolation come to: the hat function around its place among the cells of k pixels. All layers are the
+network's own.
+
+Source: attention as two matrices of filters is Gregor et al. 2015 (DRAW), there Gaussian and differentiated.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsram.glimpse.actions import Action
+from wsram.glimpse.contrast import in_contrast
+from wsram.models.classifier import AttentionClassifier
+from wsram.models.heads import LabelsHead, NumberHead
+
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "class": ("probabilities",),
+    "labels": ("probabilities", "present"),
+    "number": ("mean", "spread"),
+}
+"""What is said of an image, by the kind of answer."""
+
+
+class Noise(NamedTuple):
+    """What makes a glimpse a draw from the policy: of location standard normal, of scale standard Gumbel."""
+
+    location: Tensor
+    scale: Tensor
+
+
+class Canvas(NamedTuple):
+    """Images of one size, ready for glimpses.
+
+    rows: (batch, height, channels * width) the pixels.
+    factor, first: (scales, 2) what takes a location to where its glimpse's first pixel lies among the cells of a scale.
+    columns, lines: (scales, width) and (scales, height) the cell that each column and each row of pixels lies in.
+    """
+
+    rows: Tensor
+    factor: Tensor
+    first: Tensor
+    columns: Tensor
+    lines: Tensor
+
+
+class Looking(nn.Module):
+    """The prediction network at work in parts: where it begins, one glimpse, what it says then.
+
+    Args:
+        network: whose layers these are.
+    """
+
+    scales: Tensor
+    pixels: Tensor
+    parts: Tensor
+    ones: Tensor
+    thresholds: Tensor
+
+    def __init__(self, network: AttentionClassifier) -> None:
+        super().__init__()
+        self.prediction = network.prediction
+        self.channels = network.channels
+        sensor = network.prediction.sensor
+        self.register_buffer("scales", torch.tensor(sensor.scales))
+        self.register_buffer("pixels", torch.arange(sensor.patch_size, dtype=torch.float32))
+        self.register_buffer("parts", torch.arange(network.prediction.view, dtype=torch.float32).unsqueeze(-1))
+        self.register_buffer("ones", torch.ones(1))
+        head = network.head
+        self.register_buffer("thresholds", torch.tensor(head.thresholds if isinstance(head, LabelsHead) else []))
+
+    def seen(self, images: Tensor) -> Tensor:
+        """Images (batch, channels, height, width) as the sensor has them."""
+        seen = in_contrast(images) if self.prediction.sensor.contrast else images
+        assert isinstance(seen, Tensor)
+        return seen
+
+    def canvas(self, seen: Tensor) -> Canvas:
+        """Such images, ready for glimpses; the same arithmetic as the sensor's."""
+        height, width = seen.shape[-2:]
+        k = self.scales.float().unsqueeze(-1)
+        reach = torch.cat([self.ones * ((n - 1) / 2) for n in (width, height)])
+        first = (reach - (k - 1) / 2) / k - (len(self.pixels) - 1) / 2
+        columns, lines = (torch.floor(torch.arange(n, device=k.device).float() / k) for n in (width, height))
+        rows = seen.transpose(1, 2).reshape(-1, height, self.channels * width)
+        return Canvas(rows, reach / k, first, columns, lines)
+
+    def begin(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Upper and lower state before the first glimpse."""
+        prediction = self.prediction
+        view = self._shares(seen, -2) @ seen @ self._shares(seen, -1).T
+        upper = prediction.upper.initial(prediction.view_network(view))
+        return upper, prediction.lower.initial(seen.new_zeros(seen.shape[0], prediction.lower.size))
+
+    def glimpse(self, canvas: Canvas, upper: Tensor, lower: Tensor, noise: Noise | None) -> tuple[Action, Tensor]:
+        """The action, and the lower state after it; where there is no noise, at the policy's mode."""
+        prediction = self.prediction
+        raw = prediction.policy_head(prediction.upper.output(upper))
+        if noise is None:
+            action = Action(torch.tanh(raw[:, :2]), raw[:, 4:].argmax(-1))
+        else:
+            policy = prediction.policy(raw)
+            location = policy.mean + policy.log_std.exp() * noise.location
+            action = Action(location, (policy.scale_logits + noise.scale).argmax(-1))
+        features = prediction.glimpse_network(self._patch(canvas, action), action)
+        return action, prediction.lower(features, lower)
+
+    def answer(self, r1: Tensor) -> tuple[Tensor, ...]:
+        """What `ANSWERS` names, each (..., names), of mean outputs of the lower layer."""
+        head = self.prediction.head
+        outputs = head(r1)
+        said = head.probabilities(outputs)
+        if isinstance(head, LabelsHead):
+            return said, outputs > self.thresholds
+        return (said, outputs[..., 1:].exp() * head.unit[1]) if isinstance(head, NumberHead) else (said,)
+
+    def factor(self, action: Action) -> Tensor:
+        """(...) image pixels under one pixel of each glimpse, int64."""
+        return self.scales.index_select(0, action.scale.flatten()).view_as(action.scale)
+
+    def _patch(self, canvas: Canvas, action: Action) -> Tensor:
+        """The glimpses (batch, channels, patch, patch)."""
+        factor, first, columns, lines = (table.index_select(0, action.scale) for table in canvas[1:])
+        corner = torch.addcmul(first, factor, action.location)
+        if self.prediction.sensor.mode == "nearest":
+            corner = torch.floor(corner + 0.5)
+        x, y = (corner.unsqueeze(-1) + self.pixels).unbind(1)
+        right = F.relu(1 - (columns.unsqueeze(2) - x.unsqueeze(1)).abs())
+        left = F.relu(1 - (lines.unsqueeze(1) - y.unsqueeze(2)).abs())
+        sums = torch.bmm(left, canvas.rows).reshape(x.shape[0], len(self.pixels) * self.channels, -1)
+        means = torch.bmm(sums, right) / self.factor(action).float().square().view(-1, 1, 1)
+        return means.unflatten(1, (len(self.pixels), self.channels)).transpose(1, 2)
+
+    def _shares(self, seen: Tensor, axis: int) -> Tensor:
+        """How much of each pixel of an axis goes into each of the view (view, pixels): adaptive average pooling."""
+        side, length = len(self.parts), seen.shape[axis]
+        first, last = torch.floor(self.parts * length / side), torch.ceil((self.parts + 1) * length / side)
+        at = torch.arange(length, dtype=torch.float32, device=first.device)
+        return ((at >= first) & (at < last)).float() / (last - first)
+
+
+class Look(nn.Module):
+    """The whole of it: images to answers, locations and scales.
+
+    Args:
+        looking: at work.
+    """
+
+    def __init__(self, looking: Looking) -> None:
+        super().__init__()
+        self.looking = looking
+
+    def forward(
+        self, images: Tensor, location_noise: Tensor | None = None, scale_noise: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Look at images.
+
+        Args:
+            images: (batch, channels, height, width) in [0, 1].
+            location_noise, scale_noise: (batch, glimpses, 2) and (batch, glimpses, scales), see `Noise`; or none.
+
+        Returns:
+            Answers (batch, glimpses, names), locations (batch, glimpses, 2), scales (batch, glimpses) in pixels.
+        """
+        looking, prediction = self.looking, self.looking.prediction
+        seen = looking.seen(images)
+        canvas, (upper, lower) = looking.canvas(seen), looking.begin(seen)
+        actions: list[Action] = []
+        means: list[Tensor] = []
+        for n in range(prediction.glimpses):
+            if n:
+                upper = prediction.turn(lower, upper)
+            noise = None
+            if location_noise is not None and scale_noise is not None:
+                noise = Noise(location_noise[:, n], scale_noise[:, n])
+            action, lower = looking.glimpse(canvas, upper, lower, noise)
+            actions.append(action)
+            means.append(prediction.lower.output(lower) / (n + 1))
+        taken = Action(*(torch.stack(each, 1) for each in zip(*actions, strict=True)))
+        return *looking.answer(torch.stack(means, 1)), taken.location, looking.factor(taken)
+
+
+class Start(nn.Module):
+    """What the first `Step` begins with.
+
+    Args:
+        looking: at work.
+    """
+
+    def __init__(self, looking: Looking) -> None:
+        super().__init__()
+        self.looking = looking
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Upper and lower state (batch, features) before the first glimpse at images."""
+        return self.looking.begin(self.looking.seen(images))
+
+
+class Step(nn.Module):
+    """One glimpse, so that a host can stop when it has seen enough.
+
+    Args:
+        looking: at work.
+    """
+
+    def __init__(self, looking: Looking) -> None:
+        super().__init__()
+        self.looking = looking
+
+    def forward(
+        self,
+        images: Tensor,
+        upper: Tensor,
+        lower: Tensor,
+        number: Tensor,
+        location_noise: Tensor | None = None,
+        scale_noise: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Take one glimpse.
+
+        Args:
+            images: (batch, channels, height, width) in [0, 1].
+            upper, lower: states (batch, features) of `Start` or of the step before.
+            number: scalar, of this glimpse, from 1.
+            location_noise, scale_noise: (batch, 2) and (batch, scales), see `Noise`; or none.
+
+        Returns:
+            Answers (batch, names), location (batch, 2), scale (batch,) in pixels, and the next upper and lower state.
+        """
+        looking, prediction = self.looking, self.looking.prediction
+        noise = None
+        if location_noise is not None and scale_noise is not None:
+            noise = Noise(location_noise, scale_noise)
+        action, lower = looking.glimpse(looking.canvas(looking.seen(images)), upper, lower, noise)
+        answers = looking.answer(prediction.lower.output(lower) / number)
+        return *answers, action.location, looking.factor(action), prediction.turn(lower, upper), lower
