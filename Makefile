@@ -4,18 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STAMP := $(VENV)/.installed
+TOOLS := build/tools
 
-.PHONY: setup demo test lint docs package verify release-check clean
+.PHONY: setup demo test lint docs package verify fuzz torture audit lock release-check clean
 
 setup: $(STAMP) ; @:
 
 # The package itself is built with the locked setuptools, so nothing outside the lock is ever installed.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): torch.lock requirements.lock pyproject.toml
 	@echo "installing into $(VENV) (minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# torch first and alone: the largest download fails early, and the rest finds it installed.
-	@$(PIP) "$$(grep '^torch==' requirements.lock)"
-	@$(PIP) -r requirements.lock
+	@$(PIP) -r torch.lock
+	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -42,6 +43,32 @@ package: setup
 # Every released network measured anew against its card: needs MNIST, $$WSRAM_DATA or ../shared/data/mnist.
 verify: setup
 	@$(BIN)/python -m tests.verify
+
+# Every reader on thousands of damaged files.
+fuzz: setup
+	@WSRAM_EXAMPLES=fuzz $(BIN)/python -m pytest -q tests/test_fuzz.py
+
+# Fifty `kill -9` at random moments, of one process and of two; what is resumed must end like what never stopped.
+torture: setup
+	@$(BIN)/python -m tests.torture
+
+# Known vulnerabilities of what the lock names, and its bill of materials, build/sbom.json; by tools of their own.
+audit: $(TOOLS)
+	@cat torch.lock requirements.lock > build/all.lock
+	@$(TOOLS)/bin/cyclonedx-py requirements build/all.lock --output-file build/sbom.json && echo "build/sbom.json"
+	@$(TOOLS)/bin/pip-audit --no-deps --disable-pip --progress-spinner off -r build/all.lock \
+		|| { echo "audit: not passed, or its service of known vulnerabilities could not be reached"; exit 1; }
+
+# The hashes of every file of the versions that are installed; to choose others, install them into a fresh $(VENV) first.
+lock: setup $(TOOLS)
+	@{ grep '^#' requirements.lock; $(BIN)/python -m pip freeze --all --exclude pip --exclude wsram --exclude torch \
+		| grep -Ev '^(cuda|nvidia|triton)' \
+		| $(TOOLS)/bin/uv pip compile - --quiet --no-deps --generate-hashes --no-header --no-annotate; } > build/new.lock
+	@mv build/new.lock requirements.lock
+
+$(TOOLS):
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet cyclonedx-bom pip-audit uv
 
 release-check: lint test package docs verify
 	@echo "now: version and date (CHANGELOG.md, CITATION.cff, pyproject.toml), a tag"

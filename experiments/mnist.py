@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import torch
 
 from experiments.mnist_page import CURVE, page
-from experiments.pages import load, read_json, save
+from experiments.pages import load, save
 from experiments.trials import Trial, finished, last_row, open_trial, records, require_whole, run_trials
 from wsram.config import ClassificationConfig, EstimatorConfig, ExplorationConfig, Proposal, changed
 from wsram.data.mnist import EMBEDDED
@@ -22,7 +22,7 @@ from wsram.estimators.diagnostics import location_coverage, scale_usage
 from wsram.evaluate import Trained, evaluate
 from wsram.models.classifier import AttentionClassifier
 from wsram.recipes import RECIPES
-from wsram.runs import Run, write_whole
+from wsram.runs import Run, read_json, write_whole
 from wsram.runtime import autocast
 from wsram.tasks import TASKS, Options
 from wsram.tasks.classification import ROWS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsram.errors import UserError
-from wsram.runs import read_text, write_whole
+from wsram.runs import read_json, write_whole
 
 RESULTS, PAGE = "results.json", "index.md"
 
@@ -92,12 +92,3 @@ def load(results: Path) -> dict[str, Any]:
     if not isinstance(made, dict) or not {"experiment", "budget", "trials"} <= made.keys():
         raise UserError(f"{results / RESULTS}: expected experiment, budget and trials, got others; {again}")
     return made
-
-
-def read_json(path: Path, otherwise: str) -> Any:
-    """What a JSON file holds; `UserError` says why it cannot be read, and `otherwise`."""
-    text = read_text(path, otherwise)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {otherwise}") from error

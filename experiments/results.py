@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmark import timed
-from experiments.pages import read_json
 from experiments.trials import wherever
 from wsram.cards import EVALUATIONS, PICTURES, describe, without_paths, without_places
 from wsram.config import Config, changed
 from wsram.errors import UserError
 from wsram.models.pretrained import network_folder
-from wsram.runs import SETTINGS, Run, flush, load_state, read_text, write_whole
+from wsram.runs import SETTINGS, Run, flush, load_state, read_json, read_text, write_whole
 from wsram.settings import from_json, to_json
 from wsram.tables import Table
 from wsram.tasks import TASKS

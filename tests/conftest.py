@@ -19,7 +19,8 @@ torch.set_num_threads(1)
 
 # A loaded machine is not a defect: examples are bounded in number, not in time.
 settings.register_profile("wsram", deadline=None)
-settings.load_profile("wsram")
+settings.register_profile("fuzz", deadline=None, max_examples=5000)
+settings.load_profile(os.environ.get("WSRAM_EXAMPLES", "wsram"))
 
 ROOT = Path(__file__).resolve().parents[1]
 MNIST_FILES = tuple(

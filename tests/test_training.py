@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import PartialState
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -43,14 +44,16 @@ from tests.tiny import (
 from wsram import checkpoints, runs, training
 from wsram.cli import main
 from wsram.config import AugmentConfig, ClassificationConfig, Config, ScheduleConfig, changed
+from wsram.data import open_data
 from wsram.estimators import ESTIMATORS, Estimate, wake_sleep
 from wsram.models.pretrained import load_network
 from wsram.models.rollout import Rollout
 from wsram.runs import Run, load_state
+from wsram.ending import Stopped
 from wsram.tasks import TASKS, Update
 from wsram.tasks.classification import Classification
 from wsram.terminal import Screen
-from wsram.training import Stopped, batches, fade, learning_rate, train
+from wsram.training import batches, fade, learning_rate, train
 
 TASK = TASKS["image-classification"]
 
@@ -982,6 +985,44 @@ def test_real_digits_are_learned(tmp_path: Path) -> None:
     )
     trained(tmp_path / "run", config)
     assert rows(tmp_path / "run")[-1]["error_mode"] < 0.78  # nine standard errors below a guess
+
+
+def test_an_image_that_vanishes_is_named_and_counted_and_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, level in (("dark", 60), ("light", 190)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for n in range(9):
+            Image.new("L", (20 + n, 20), level + n).save(tmp_path / "data" / name / f"{n}.png")
+    config = changed(tiny_config(tmp_path / "data", updates=6, batch=4), scene=None, validation=None)
+    gone = open_data(config.data).train.paths[:2]  # type: ignore[attr-defined]
+    original = Classification.rollout
+
+    def rollout(self: Classification, *arguments: Any) -> Any:
+        for path in gone if arguments[-1].step == 1 else ():
+            path.unlink(missing_ok=True)
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classification, "rollout", rollout)
+        patch.setattr("wsram.data.folder.CACHE", 0)  # every image is read each time
+        train(Run(tmp_path / "run", config), Screen())
+    said = capsys.readouterr().out
+    assert [said.count(f"Skipped: expected a whole image in {path}, got: No such file") for path in gone] == [1, 1]
+    assert said.endswith("2 of 14 training examples could not be read, and were skipped\n")
+
+
+def test_a_run_that_goes_on_with_other_threads_is_told(
+    tmp_path: Path, config: ClassificationConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(tmp_path / "run", config, 4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        train(Run(tmp_path / "run", config), Screen(), resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert f"(threads {threads} → {threads + 1}): sums are rounded otherwise" in capsys.readouterr().out
 
 
 # Several processes

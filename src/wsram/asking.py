@@ -185,7 +185,7 @@ def _paths(words: Sequence[str]) -> Iterator[Path]:
             # Bytes, since a name need not be text; one after the other, however many there are.
             names = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
             yield from (Path(name) for name in names if name)
-        elif (folder := Path(word).expanduser()).is_dir():
+        elif os.path.isdir(folder := Path(os.path.expanduser(word))):
             from wsram.data.listing import images_in
             from wsram.data.tiled import is_zarr
 

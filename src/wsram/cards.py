@@ -17,7 +17,7 @@ from wsram.config import ClassificationConfig, Config, changed
 from wsram.errors import UserError
 from wsram.metadata import head, limits, spoken
 from wsram.models.pretrained import Network, from_pretrained, network_folder, save_network
-from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
+from wsram.runs import SETTINGS, Run, load_state, read_json, read_text, write_whole
 from wsram.settings import from_json, to_json
 from wsram.tables import Table, figure, rounded
 from wsram.tasks import TASKS
@@ -120,7 +120,7 @@ def card(folder: Path, name: str) -> str:
 
     Without the settings it was trained with, it says what the network is, and nothing of how good.
     """
-    described = json.loads(read_text(folder / "config.json", "restore it"))
+    described = read_json(folder / "config.json", "restore it")
     settings = folder / SETTINGS
     config = from_json(read_text(settings, "restore it"), settings) if settings.exists() else None
     network = "with" if described["arguments"]["inference"] else "without"
@@ -319,9 +319,4 @@ def _last_name(path: str) -> str:
 
 
 def _read(path: Path) -> Any:
-    if not path.exists():
-        return None
-    try:
-        return json.loads(read_text(path, "restore it"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); remove it or make it again") from error
+    return read_json(path, "remove it or make it again") if path.exists() else None

@@ -40,10 +40,10 @@ class Progress:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
 
-    def to_json(self) -> str:
-        """As state.json has it."""
+    def to_json(self, where: dict[str, Any] | None = None) -> str:
+        """As state.json has it, with what it was made by: processes, threads, device and torch."""
         sums = {name: value.tolist() for name, value in self.sums.items()}
-        kept = {name: value for name, value in vars(self).items() if name != "sums"} | {"sums": sums}
+        kept = {name: value for name, value in vars(self).items() if name != "sums"} | {"sums": sums, "where": where}
         return json.dumps(kept | {"best": None if math.isinf(self.best) else self.best}) + "\n"
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -187,6 +188,8 @@ def _diagnose(args: Diagnose, screen: Screen) -> None:
     trained = open_trained(args.network, source=args.data, features=args.features, inference=True)
     folder = args.save or (trained.run.folder if trained.run else None)
     if args.save is not None:
+        if args.save.suffix == ".json":
+            raise UserError(f"--save names a folder for diagnosis.json and posterior.json, got {args.save}")
         make_folder(args.save)
     found = diagnose(
         trained,
@@ -300,7 +303,8 @@ def _parse_train(argv: list[str]) -> Train[Config]:
 
 def _recipe_for(argv: list[str]) -> str:
     """The recipe that the data ask for: of digits, of captions, or of a folder of images."""
-    folders = [path for word in argv if (path := Path(word).expanduser()).exists() and not word.startswith("-")]
+    words = (os.path.expanduser(word) for word in argv if not word.startswith("-"))
+    folders = [Path(word) for word in words if os.path.exists(word)]  # which, unlike a path's own, takes any word
     if any((path / "Flickr8k_text").is_dir() or path.suffix == ".json" for path in folders):
         return "captions"
     images = any(path.suffix in (".csv", ".tsv", ".jsonl") or _has_classes(path) for path in folders)

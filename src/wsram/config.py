@@ -25,6 +25,8 @@ def _require_finite(settings: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise UserError(f"{name.replace('_', ' ')} must be a finite number, got {number}")
+            if isinstance(number, int) and number.bit_length() > 64:
+                raise UserError(f"{name.replace('_', ' ')} must be a number of 64 bits, got {number.bit_length()} bits")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from wsram.data import Dataset, Splits
 from wsram.errors import UserError
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.pretrained import CALIBRATION, Network, from_pretrained, network_folder
-from wsram.runs import DATA, SETTINGS, Run, load_state, read_text, write_whole
+from wsram.runs import DATA, SETTINGS, Run, load_state, read_json, read_text, write_whole
 from wsram.runtime import autocast, best_device
 from wsram.settings import from_json
 from wsram.tasks import TASKS, Options, Task
@@ -57,8 +57,10 @@ class Trained:
         path = (self.folder if self.run is None else self.run.folder) / DATA
         if not path.exists():
             return None
-        known = json.loads(read_text(path, "restore it"))
-        return bool(known["validation"] == self.splits.validation.fingerprint())
+        known = read_json(path, "restore it")
+        if not isinstance(known, dict):
+            raise UserError(f"{path}: expected hashes of the data, got {known!r:.80}; restore it")
+        return bool(known.get("validation") == self.splits.validation.fingerprint())
 
 
 def open_trained(
@@ -109,6 +111,8 @@ def evaluate(
         UserError: no such data, options that do not fit, or a file that cannot be written.
     """
     name = "test" if test else "validation"
+    if to is not None:
+        make_folder(to.parent)  # before the work of minutes
     dataset = trained.examples(test=test)
     state = load_state(trained.folder)
     device = next(trained.network.parameters()).device

@@ -236,6 +236,7 @@ def drawn(
         glimpses, 2) and scale (samples, glimpses).
     """
     generator = torch.Generator(pyramid.device).manual_seed(seed)
+    network.require_room(samples, glimpses)
     parts = []
     for count in _parts(samples):
         looked = network.predict(pyramid, samples=count, generator=generator, glimpses=glimpses)
@@ -271,6 +272,7 @@ def _informed(
     """Sequences of policy and inference network, told the answer: log-weights (samples,), and the glimpses."""
     generator = torch.Generator(pyramid.device).manual_seed(seed)
     answers = torch.tensor([answer], device=pyramid.device)
+    network.require_room(samples, None)
     weights, actions = [], []
     for count in _parts(samples):
         rollout = network(pyramid, answers, samples=count, generator=generator, defensive=SHARE)

@@ -24,6 +24,7 @@ from wsram.config import Config
 from wsram.errors import UserError
 from wsram.provenance import provenance
 from wsram.settings import from_json, to_json
+from wsram.strict_json import loads
 
 C = TypeVar("C", bound=Config)
 
@@ -81,10 +82,9 @@ class Run(Generic[C]):
     def check_data(self, data: dict[str, str]) -> None:
         """`UserError` unless the data are those that the run began with, by the hash of each part."""
         path = self.folder / DATA
-        try:
-            began_with = json.loads(read_text(path, "restore it"))
-        except ValueError as error:
-            raise UserError(f"{path} is not valid JSON ({error}); restore it") from error
+        began_with = read_json(path, "restore it")
+        if not isinstance(began_with, dict):
+            raise UserError(f"{path}: expected hashes of the data, got {began_with!r:.80}; restore it")
         for part, found in data.items():
             if began_with.get(part) != found:
                 raise UserError(
@@ -196,7 +196,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """What else a checkpoint knows: the update it was made after and the seconds of training until then."""
     path = checkpoint / "state.json"
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = loads(path.read_text(encoding="utf-8"))
         step, seconds = int(state["step"]), float(state["seconds"])
         if step < 0 or not 0 <= seconds < math.inf:
             raise ValueError(f"{step} and {seconds}")
@@ -211,7 +211,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 def damage(folder: Path) -> str | None:
     """What is wrong with a folder of files and hashes, or None if every file is as it was written."""
     try:
-        hashes = json.loads((folder / HASHES).read_text(encoding="utf-8"))
+        hashes = loads((folder / HASHES).read_text(encoding="utf-8"))
         for path in folder.glob("*.safetensors"):
             if path.name not in hashes:
                 return f"{path.name} has no hash"
@@ -242,6 +242,15 @@ def read_text(path: Path, otherwise: str) -> str:
         raise UserError(f"cannot read {path} ({error.strerror}): {otherwise}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text ({error.reason}); restore it") from error
+
+
+def read_json(path: Path, otherwise: str) -> Any:
+    """What a JSON file holds; `UserError` says why it cannot be read, and `otherwise`."""
+    text = read_text(path, otherwise)
+    try:
+        return loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {otherwise}") from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -281,7 +290,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            yield json.loads(line)
+            yield loads(line)
         except ValueError as error:
             if number == len(lines):  # a run killed while it wrote leaves half a line at the end
                 return

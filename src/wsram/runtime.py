@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import torch
+
+from wsram.errors import UserError
 
 Autocast = Callable[[], AbstractContextManager[None]]
 """Makes the context that sets the precision to compute in."""
@@ -35,6 +39,33 @@ def best_precision() -> Literal["bf16", "no"]:
         return "no"
     words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
     return "bf16" if words & set(FAST_BF16) else "no"
+
+
+@lru_cache
+def memory(device: torch.device) -> int | None:
+    """Bytes of memory that a device has in all, or this process may have; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            found.append(int(limit.read_text(encoding="utf-8")))
+    return min(found)
+
+
+def require_memory(wanted: int, device: torch.device, what: str) -> None:
+    """`UserError` if `what` wants more bytes than the device has; they are the least it can do with.
+
+    Example:
+        >>> require_memory(1000, torch.device("cpu"), "a small thing")
+    """
+    have = memory(device)
+    if have is not None and wanted > have:
+        raise UserError(
+            f"{what} would want {wanted >> 30:,} GiB of memory or more, and there are {have / 2**30:.1f}; ask for less"
+        )
 
 
 def autocast(precision: str, device: torch.device) -> Autocast:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from wsram.config import CONFIGS, Config
 from wsram.errors import UserError
+from wsram.strict_json import loads
 
 
 def to_json(config: Any) -> str:
@@ -21,8 +22,8 @@ def to_json(config: Any) -> str:
 def from_json(text: str, source: str | Path) -> Config:
     """The settings of a run from JSON text; `UserError` names `source` and the first thing that does not fit."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = loads(text)
+    except ValueError as error:
         raise UserError(f"{source} is not valid JSON ({error}); restore it or start a new run") from error
     task = value.get("task") if isinstance(value, dict) else None
     if not isinstance(task, str) or task not in CONFIGS:

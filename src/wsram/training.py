@@ -8,11 +8,9 @@ have done.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from wsram.checkpoints import Progress, load_checkpoint, write_checkpoint
 from wsram.config import C, Config, ScheduleConfig, changed
+from wsram.costs import require_room_for_network, require_room_for_update
 from wsram.data import Dataset
 from wsram.errors import UserError
 from wsram.estimators import Estimate, estimator, sleep
@@ -32,6 +31,7 @@ from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
 from wsram.runs import Run
 from wsram.runtime import best_precision, keep_freed_memory
+from wsram.ending import Stopped, agreed, moved, of_others, signals
 from wsram.tasks import TASKS, Task, Update
 from wsram.terminal import Screen
 
@@ -41,18 +41,6 @@ SAY_EVERY = 60.0
 """Seconds between lines where there is no terminal to draw a bar on."""
 BETAS = (0.9, 0.98)
 """Adam's; a shorter memory of squared gradients than usual, since the policy's change by orders of magnitude."""
-
-
-class Stopped(Exception):
-    """A signal asked training to stop; everything until then is kept.
-
-    number: of the signal.
-    command: what a person types to go on.
-    """
-
-    def __init__(self, number: int, command: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; everything is kept: go on with `{command}`")
-        self.number, self.command = number, command
 
 
 def fade(schedule: ScheduleConfig, step: int) -> float:
@@ -222,8 +210,17 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False, watcher: Watch
             f"{accelerator.num_processes}"
         )
     keep_freed_memory()
-    with torch.random.fork_rng(), ExitStack() as held, _signals() as asked:
-        return _train(run, screen, accelerator, held, asked, resume, watcher)
+    on_gpu = [accelerator.device] if accelerator.device.type == "cuda" else []  # by default, every one there is
+    with torch.random.fork_rng(on_gpu), ExitStack() as held, signals() as asked:
+        try:
+            return _train(run, screen, accelerator, held, asked, resume, watcher)
+        except RuntimeError as error:
+            if accelerator.num_processes == 1 or not of_others(error):
+                raise
+            raise UserError(
+                f"process {accelerator.process_index} ends, since another one of this training was lost; its last "
+                f"checkpoint is kept: go on with `{run.resume_command}` in as many processes"
+            ) from error
 
 
 def _train(
@@ -241,10 +238,15 @@ def _train(
     config, chosen = task.choose(config, splits)
     run, schedule = Run(run.folder, config), config.schedule
     examples, validation = splits.train.to(device), splits.validation.to(device)
+    require_room_for_network(config, examples.spec, device)
     torch.manual_seed(schedule.seed)
-    network = task.build(config, examples.spec)
+    network = task.build(config, examples.spec).to(device)
     optimizer = build_optimizer(network, schedule)
     progress = Progress()
+    where = {"processes": processes, "threads": torch.get_num_threads(), "device": device.type} | {
+        "torch": torch.__version__
+    }
+    require_room_for_update(config, network, examples, processes)
     hashes = {"train": examples.fingerprint(), "validation": validation.fingerprint()} if main else {}
     if not resume:
         chosen += task.begin(config, network)
@@ -253,14 +255,19 @@ def _train(
     if resume:
         if main:
             run.check_data(hashes)
-        progress = Progress.from_state(load_checkpoint(run.latest_checkpoint(), network, optimizer), device)
+        state = load_checkpoint(run.latest_checkpoint(), network, optimizer)
+        progress, chosen = Progress.from_state(state, device), chosen + moved(state.get("where"), where)
         if main:
             run.forget_after(progress.step)
             run.keep_settings()
     elif main:
         # Nothing is left behind by settings or data that turned out to be wrong before this point.
-        run.begin(lambda folder: write_checkpoint(folder, network, optimizer, progress.to_json()), hashes)
+        run.begin(lambda folder: write_checkpoint(folder, network, optimizer, progress.to_json(where)), hashes)
         screen.say(f"Run: {run.folder} (if it stops, go on with `{run.resume_command}`)")
+    if schedule.batch > len(examples):
+        chosen += (f"all {len(examples):,} training examples are one batch, since {schedule.batch:,} were asked for",)
+    if processes > 1 and config.exploration.coverage:
+        chosen += ("each process rewards coverage by its own share of the batch, not by the whole",)
     for word, lines in (("Data", splits.notes), ("Chosen", chosen)) if main else ():
         for text in lines:
             screen.say(f"{word}: {text}")
@@ -272,10 +279,11 @@ def _train(
 
     def keep(*, best: bool = False) -> None:
         def write(folder: Path) -> None:
-            write_checkpoint(folder, network, optimizer.optimizer, progress.to_json())
+            write_checkpoint(folder, network, optimizer.optimizer, progress.to_json(where))
 
         run.save_checkpoint(progress.step, write, best=best)
 
+    lost: set[str] = set()
     shown, said = "", time.monotonic()
     began = time.perf_counter() - progress.seconds  # moved on by whatever is not training
     with screen.progress(shown=main) as bar:
@@ -286,7 +294,11 @@ def _train(
             mine = index[accelerator.process_index :: processes].to(device)
             generator = step_generator(schedule.seed, step, accelerator.process_index, device)
             torch.manual_seed(generator.initial_seed())  # for what takes no generator: dropout
-            rollout = task.rollout(config, model, examples.batch(mine, epoch), Update(step, epoch, generator))
+            batch = examples.batch(mine, epoch)
+            for text in sorted(set(batch.lost) - lost):
+                screen.say(f"Skipped: {text}")
+            lost.update(batch.lost)
+            rollout = task.rollout(config, model, batch, Update(step, epoch, generator))
             estimate = estimate_of(rollout)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, step)
@@ -328,42 +340,14 @@ def _train(
                     said = time.monotonic()
                 began = time.perf_counter() - progress.seconds
             bar.update(line, completed=progress.step)
-            if stopped := _agreed(asked, accelerator):
+            if stopped := agreed(asked, accelerator):
                 if main:
                     keep()
                 raise Stopped(stopped, run.resume_command)
     accelerator.end_training()
+    if lost:
+        screen.say(f"{len(lost):,} of {len(examples):,} training examples could not be read, and were skipped")
     return network
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Within it, signals that ask for an end are put on a list for training to heed; a second one ends it at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _agreed(asked: list[int], accelerator: Accelerator) -> int:
-    """The signal that any of the processes was asked to stop by; 0 for none. All get the same answer."""
-    mine = asked[0] if asked else 0
-    if accelerator.num_processes == 1:
-        return mine
-    return int(accelerator.gather(torch.tensor([mine], device=accelerator.device)).max())
 
 
 def _row(progress: Progress, epoch: int, accelerator: Accelerator) -> dict[str, Any]:

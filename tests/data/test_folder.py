@@ -16,10 +16,11 @@ from torch import Tensor
 from tests.refusals import refusal
 from tests.tiny import rows
 from wsram.cli import main
-from wsram.config import ImageData
+from wsram.config import AugmentConfig, ImageData
 from wsram.data import Splits, open_data
 from wsram.data import folder as module
 from wsram.data import images as reader
+from wsram.data.augment import augmented
 from wsram.data.folder import ImageFiles
 from wsram.data.images import read_image, size_of
 
@@ -271,6 +272,28 @@ def test_an_image_that_is_broken_further_on_is_named_when_it_is_read(tmp_path: P
     for n in range(8):
         (tmp_path / "a" / f"{n}.png").write_bytes(content.getvalue()[: -200 - n])
     refusal(lambda: whole(opened(tmp_path).train), tmp_path / "a", ".png", "whole image", "leave it out")
+
+
+def test_what_breaks_while_it_is_trained_on_is_left_out_and_told(tmp_path: Path) -> None:
+    """The others keep their answers, and what is made of them; a figure is never of fewer than it says."""
+    make(tmp_path)
+    config = AugmentConfig(flip="both", noise=0.2)
+    train, kept = opened(tmp_path).train, opened(tmp_path).train
+    assert isinstance(train, ImageFiles) and isinstance(kept, ImageFiles)
+    index = torch.arange(4)
+    expected = augmented(kept, config, 0).batch(index, 3)
+    train.paths[1].unlink()
+    train.paths[2].write_bytes(train.paths[2].read_bytes()[:-30])
+    found = augmented(train, config, 0).batch(index, 3)
+    assert (
+        found.there is not None
+        and found.there.tolist() == [0, 3]
+        and torch.equal(found.answers, expected.answers[[0, 3]])
+    )
+    assert all(torch.equal(ours, expected.images[n]) for ours, n in zip(found.images, (0, 3), strict=True))
+    assert [str(train.paths[n]) in text for n, text in zip((1, 2), found.lost, strict=True)] == [True, True]
+    refusal(lambda: train.batch(index), train.paths[1], "No such file")
+    refusal(lambda: train.batch(index[1:3], 3), train.paths[1])
 
 
 def test_nothing_but_files_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

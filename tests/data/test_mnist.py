@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,6 +98,8 @@ BROKEN = {
     "gzip with a wrong checksum": (PACKED[:-8] + bytes(4) + PACKED[-4:], "whole gzip"),
     "gzip of garbage": (PACKED[:10] + b"\xff" * 40, "whole gzip"),
     "gzip and more": (PACKED + b"more", "whole gzip"),
+    "lengths that overflow": (b"\x00\x00\x08\xff" + b"\xff" * 4 * 255, "expected at most", "got 1024"),
+    "nothing of absurd sizes": (b"\x00\x00\x08\x04" + b"\xff" * 12 + bytes(4), "of any image, got (4294967295, "),
     "gzip of a short file": (gzip.compress(WHOLE[:-1]), "expected 52 bytes", "got 51"),
 }
 
@@ -107,6 +110,20 @@ def test_a_broken_idx_file_is_refused_by_name(kind: str, tmp_path: Path) -> None
     path = tmp_path / "broken-file.gz"
     path.write_bytes(content)
     refusal(lambda: read_idx(path), path, *words, "delete it", "--download")
+
+
+@pytest.mark.parametrize("states, words", [(100, "expected 112 bytes"), (2**31, "expected at most")])
+def test_a_bomb_is_not_unpacked(tmp_path: Path, states: int, words: str) -> None:
+    """200 MB of zeros in 200 kB: no more of it is looked at than the header speaks of."""
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"\x00\x00\x08\x02" + states.to_bytes(4, "big") + (1).to_bytes(4, "big"))
+        for _ in range(200):
+            file.write(bytes(10**6))
+    tracemalloc.start()
+    refusal(lambda: read_idx(path), path, words)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
 
 
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from tests.tiny import rows, same_bits, same_run, tiny_config, weights
 from wsram.config import ClassificationConfig, changed
 from wsram.provenance import commanded
 from wsram.runs import HASHES, SETTINGS
+from wsram.ending import Stopped
 from wsram.terminal import Screen
-from wsram.training import Stopped
 
 QUIET = Screen(quiet=True)
 

@@ -348,9 +348,9 @@ def test_cuda_sees_what_the_cpu_sees(mode: str, dtype: torch.dtype) -> None:
     [
         (0, (1,), "bilinear", "patch size must be at least 1 pixel, got 0"),
         (-2, (1,), "bilinear", "patch size must be at least 1 pixel, got -2"),
-        (3, (), "bilinear", r"scales must be one or more whole numbers >= 1, got \(\)"),
-        (3, (1, 0), "bilinear", r"scales must be one or more whole numbers >= 1, got \(1, 0\)"),
-        (3, (-1,), "bilinear", r"scales must be one or more whole numbers >= 1, got \(-1,\)"),
+        (3, (), "bilinear", r"scales must be one or more whole numbers from 1 to 1048576, got \(\)"),
+        (3, (1, 0), "bilinear", r"scales must be one or more whole numbers from 1 to 1048576, got \(1, 0\)"),
+        (3, (-1,), "bilinear", r"scales must be one or more whole numbers from 1 to 1048576, got \(-1,\)"),
         (3, (1,), "integer", "unknown sensor mode 'integer'; choose one of bilinear, nearest"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -60,8 +60,9 @@ class Augmented:
             return batch
         if not in_memory(batch.images):
             raise UserError("images that are read window by window cannot be changed at random; leave augmentation out")
+        index = index if batch.there is None else index[batch.there.to(index.device)]
         uniform = uniform_hash(self.seed ^ STREAM, epoch, index.to(self.bank.device), DRAWS).float()
-        return Batch(augment(batch.images, uniform, self.settings, self.bank), batch.answers)
+        return replace(batch, images=augment(batch.images, uniform, self.settings, self.bank))
 
     def to(self, device: torch.device) -> Augmented:
         """The same on another device."""

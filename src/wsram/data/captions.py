@@ -8,7 +8,7 @@ not exist, images that are there twice. They are survived, and told in `CaptionS
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any
 
 from wsram.data.vocabulary import tokenize
 from wsram.errors import UserError
+from wsram.strict_json import loads
 
 SPLITS = ("train", "dev", "test")
 
@@ -105,7 +106,7 @@ def _official(source: Path, split: str, images: Path | None) -> CaptionSet:
     listed = [line.strip() for line in _read(texts / SPLIT_FILES[split]).splitlines() if line.strip()]
     flaws = [] if not broken else [_flaw(broken, f"line(s) of {CAPTION_FILE} are not IMAGE#NUMBER<tab>CAPTION")]
     # Such captions belong to no split, so every split tells of them.
-    strays = sorted(name for name in captions if not (folder / name).is_file())
+    strays = sorted(name for name in captions if not os.path.isfile(folder / name))
     lines = sum(len(captions[name]) for name in strays)
     if strays and len(strays) < len(captions):
         flaws.append(_flaw(strays, f"image(s) named by {lines} caption line(s) of {CAPTION_FILE} do not exist"))
@@ -131,8 +132,8 @@ def _token_file(path: Path) -> tuple[dict[str, list[str]], list[str]]:
 
 def _karpathy(path: Path, split: str, images: Path | None) -> CaptionSet:
     try:
-        content = json.loads(_read(path))
-    except json.JSONDecodeError as error:
+        content = loads(_read(path))
+    except ValueError as error:
         raise UserError(f"{path}: expected one of Karpathy's JSON files, got no JSON ({error}); {_AGAIN}") from error
     rows = content.get("images") if isinstance(content, dict) else None
     if not isinstance(rows, list):
@@ -158,14 +159,18 @@ def _karpathy(path: Path, split: str, images: Path | None) -> CaptionSet:
     return _collect(entries, [], f"the split {split} of {path}", folder)
 
 
-def _sentence(sentence: Mapping[str, Any]) -> str:
-    return str(sentence["raw"]) if "raw" in sentence else " ".join(sentence["tokens"])
+def _sentence(sentence: Any) -> str:
+    said = sentence.get("raw")
+    said = " ".join(sentence["tokens"]) if said is None else said
+    if not isinstance(said, str):
+        raise TypeError(f"a caption is text, not {said!r:.80}")
+    return said
 
 
 def _image_path(folder: Path, subfolder: str, name: str) -> Path:
     """COCO's file paths have a folder before the name, which a user's copy may lack."""
     nested = folder / subfolder / name
-    return nested if subfolder and nested.exists() else folder / name
+    return nested if subfolder and os.path.exists(nested) else folder / name
 
 
 def _collect(entries: Iterable[tuple[Path, str, list[str]]], flaws: list[str], what: str, folder: Path) -> CaptionSet:
@@ -175,7 +180,7 @@ def _collect(entries: Iterable[tuple[Path, str, list[str]]], flaws: list[str], w
     seen: set[Path] = set()
     for path, name, captions in entries:
         said = tuple(caption.strip() for caption in captions if tokenize(caption))
-        if not path.is_file():
+        if not os.path.isfile(path):  # which, unlike a path's own, takes any name
             missing.append(name)
         elif path in seen:
             repeated.append(name)
@@ -248,7 +253,7 @@ def _flaw(names: list[str], text: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"expected a readable file at {path}, got: {error.strerror}; {_AGAIN}") from error
     except UnicodeDecodeError as error:

@@ -38,10 +38,14 @@ class Batch:
 
     images: what a network looks at.
     answers: (batch, ...) what it is asked for, as the head takes it.
+    there: (batch,) int64, which of the examples that were asked for these are; None if all of them.
+    lost: of each other one, why it cannot be had; in training alone.
     """
 
     images: Images
     answers: Tensor
+    there: Tensor | None = None
+    lost: tuple[str, ...] = ()
 
 
 @runtime_checkable

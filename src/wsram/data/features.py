@@ -14,16 +14,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 from torch import Tensor
 
 from wsram.data.images import read_square
 from wsram.errors import UserError
 from wsram.runtime import keep_freed_memory
+from wsram.strict_json import loads
 from wsram.terminal import Screen
 
 BATCH = 8
@@ -133,6 +135,8 @@ def open_features(folder: Path, key: CacheKey) -> Features:
         raise UserError(
             f"{path}: expected float16 {expected}, got {array.dtype} {array.shape}; delete {folder} to make it again"
         )
+    if _content(folder / _SIDECAR).get("sha256", found := _digest(folder)) != found:  # older caches have none
+        raise UserError(f"{folder} is not as it was written; delete it to make it again")
     return Features(key, {name: row for row, name in enumerate(names)}, array)
 
 
@@ -160,12 +164,18 @@ def extract_features(
     ordered = sorted(paths, key=lambda path: path.name)
     partial = folder.with_name(folder.name + ".partial")
     try:
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"expected a feature cache at {folder}, found other files; choose another folder")
-        _fill(partial, key, ordered, backbone, screen, batch)
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(folder.name + ".lock"), blocking=False):
+            if folder.exists() and any(folder.iterdir()):
+                raise UserError(f"expected a feature cache at {folder}, found other files; choose another folder")
+            _fill(partial, key, ordered, backbone, screen, batch)
+            if folder.exists():
+                folder.rmdir()
+            partial.rename(folder)
+    except Timeout as error:
+        raise UserError(
+            f"another process is making the features in {folder}; wait for it, or choose another"
+        ) from error
     except OSError as error:
         raise UserError(
             f"cannot write the feature cache {partial} ({error.strerror or error}); "
@@ -184,9 +194,7 @@ def _fill(
         _sidecar(partial, key)
     else:
         sidecar = asdict(key) | {"channels": backbone.channels, "names": [path.name for path in paths]}
-        written = partial / (_SIDECAR + ".partial")
-        written.write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
-        written.replace(partial / _SIDECAR)
+        _write(partial / _SIDECAR, sidecar)
     header = _header(shape)
     # Written rather than mapped: a full disk is then an error to tell, not a signal that ends the process.
     with (partial / _ARRAY).open("ab") as file, screen.progress() as progress:
@@ -205,6 +213,22 @@ def _fill(
             progress.advance(task, len(images))
         file.flush()
         os.fsync(file.fileno())
+    _write(partial / _SIDECAR, _content(partial / _SIDECAR) | {"sha256": _digest(partial)})
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    written = path.with_name(path.name + ".partial")
+    written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    written.replace(path)
+
+
+def _digest(folder: Path) -> str:
+    """A hash of the features and of the names that say whose they are."""
+    whole = hashlib.sha256(json.dumps(_content(folder / _SIDECAR)["names"]).encode())
+    with (folder / _ARRAY).open("rb") as file:
+        while part := file.read(1 << 24):
+            whole.update(part)
+    return whole.hexdigest()
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
@@ -216,18 +240,28 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 def _sidecar(folder: Path, key: CacheKey) -> tuple[list[str], int]:
     """Names of the images in order, and channels, of a cache that was made of `key`."""
-    path = folder / _SIDECAR
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        made_of = CacheKey(**{name: content[name] for name in ("backbone", "grid", "images", "count")})
-        names, channels = [str(name) for name in content["names"]], int(content["channels"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path}: expected what a feature cache was made of, got {type(error).__name__}: {error}; "
-            f"delete {folder} to make it again"
-        ) from error
+    content = _content(folder / _SIDECAR)
+    made_of = CacheKey(**{name: content[name] for name in ("backbone", "grid", "images", "count")})
+    names, channels = content["names"], content["channels"]
     if made_of != key:
         raise UserError(
             f"{folder} holds features of {made_of}, expected those of {key}; delete it or choose another folder"
         )
     return names, channels
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a cache's sidecar says, each part of its own type."""
+    try:
+        content = loads(path.read_text(encoding="utf-8"))
+        for name, kind in (("backbone", str), ("grid", int), ("images", str), ("count", int), ("channels", int)):
+            if type(content[name]) is not kind:
+                raise ValueError(f"{name} cannot be {content[name]!r:.80}")
+        if not isinstance(content["names"], list) or not all(isinstance(name, str) for name in content["names"]):
+            raise ValueError("names that are no text")
+        return dict(content)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: expected what a feature cache was made of, got {type(error).__name__}: {error}; "
+            f"delete {path.parent} to make it again"
+        ) from error

@@ -59,19 +59,32 @@ class ImageFiles:
         return len(self.paths)
 
     def batch(self, index: Tensor, epoch: int | None = None) -> Batch:
-        """Images in [0, 1], one tensor if all have one size and else a list, and answers."""
+        """Images in [0, 1], one tensor if all have one size and else a list, and answers.
+
+        In training, files that have become unreadable since it began are left out, as long as there is another one; a
+        figure is of all the examples it names, or there is none.
+
+        Raises:
+            UserError: a file cannot be read in an evaluation, or none of a batch.
+        """
         numbers = index.tolist()
         missing = [n for n in numbers if n not in self.cache]
         read = dict(zip(missing, _read_all([self.paths[n] for n in missing], self.described), strict=True))
+        lost = [error for error in read.values() if isinstance(error, UserError)]
+        if lost and (epoch is None or len(lost) == len(numbers)):
+            raise lost[0]
+        found = {n: image for n, image in read.items() if isinstance(image, Tensor)}
         room = CACHE - sum(image.numel() for image in self.cache.values()) if missing else 0
-        for n, image in read.items():
+        for n, image in found.items():
             if (room := room - image.numel()) > 0:
                 self.cache[n] = image
-        images = [(read.get(n) if n in read else self.cache[n]) for n in numbers]
+        images = [found[n] if n in found else self.cache.get(n) for n in numbers]
+        there = torch.tensor([place for place, image in enumerate(images) if image is not None])
         ready = [image.to(self.device).float() / 255 for image in images if image is not None]
-        answers = self.answers[index.cpu()].to(self.device)
+        answers = self.answers[index.cpu()[there]].to(self.device)
         same = len({image.shape for image in ready}) == 1
-        return Batch(torch.stack(ready) if same else ready, answers)
+        whole = torch.stack(ready) if same else ready
+        return Batch(whole, answers, there if lost else None, tuple(str(error) for error in lost))
 
     def to(self, device: torch.device) -> ImageFiles:
         """The same with batches on another device."""
@@ -246,8 +259,16 @@ def _summary(
     return told
 
 
-def _read_all(paths: Sequence[Path], spec: Spec) -> list[Tensor]:
+def _read_all(paths: Sequence[Path], spec: Spec) -> list[Tensor | UserError]:
+    """Each image, or why it cannot be had."""
+
+    def read(path: Path) -> Tensor | UserError:
+        try:
+            return read_image(path, spec.channels, spec.longest)
+        except UserError as error:
+            return error
+
     if len(paths) < 2:
-        return [read_image(path, spec.channels, spec.longest) for path in paths]
+        return [read(path) for path in paths]
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda path: read_image(path, spec.channels, spec.longest), paths))
+        return list(pool.map(read, paths))

@@ -122,7 +122,7 @@ def _source(image: str | Path | Image.Image) -> Path | Image.Image:
     if isinstance(image, Image.Image):
         return image
     path = Path(os.path.expanduser(image))
-    if path.is_dir() and not is_zarr(path):
+    if os.path.isdir(path) and not is_zarr(path):  # which, unlike a path's own, takes any name
         raise UserError(f"expected an image file, got the folder {printable(str(path))}; name the files in it")
     return path
 

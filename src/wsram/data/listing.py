@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any
 
 from wsram.data.images import SUFFIXES
 from wsram.errors import UserError
+from wsram.strict_json import loads
 
 PARTS = {
     "train": ("train", "training"),
@@ -46,8 +47,10 @@ class Item:
 
 def is_folder(source: str) -> bool:
     """Whether a source is a folder of images or a table of them."""
-    path = Path(source).expanduser()
-    return path.is_dir() or (path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson"))
+    path = Path(os.path.expanduser(source))  # which, like what follows and unlike a path's own, takes any text
+    return os.path.isdir(path) or (
+        os.path.isfile(path) and path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson")
+    )
 
 
 def read_folder(root: Path) -> tuple[list[Item], list[str]]:
@@ -118,8 +121,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
+                yield number, loads(line)
+            except ValueError as error:
                 raise UserError(f"{path}: row {number} is not JSON ({error}); mend or remove the row") from error
 
 

@@ -11,8 +11,10 @@ import hashlib
 import importlib
 import importlib.util
 import math
+import os
 import sys
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +54,8 @@ UNPACKED_MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 """MD5 of each file's content, however it was compressed."""
+LARGEST = 2 << 30
+"""Bytes of the largest IDX file that is unpacked: forty times MNIST."""
 _AGAIN = "delete it and copy or --download it again"
 
 
@@ -85,17 +89,32 @@ def read_idx(path: Path) -> Tensor:
 
 
 def _read(path: Path) -> bytes:
-    """The file's content, unpacked if it is gzip compressed."""
+    """The file's content, unpacked if it is gzip compressed, and no more of it than one byte beyond what it states."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            with gzip.GzipFile(fileobj=file) if packed else nullcontext(file) as content:
+                head = content.read(4 + 4 * 255)
+                states = _stated(head)
+                if states > LARGEST:
+                    raise UserError(
+                        f"{path}: expected at most {LARGEST:,} bytes, its header states {states}, got {size} on the "
+                        f"disk; {_AGAIN}"
+                    )
+                return head + content.read(max(0, states + 1 - len(head)))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # an early end, a bad stream, a bad header or checksum
+        raise UserError(f"{path}: expected a whole gzip file, got a broken one ({error}); {_AGAIN}") from error
     except OSError as error:
         raise UserError(f"expected a readable IDX file at {path}, got: {error.strerror}; check the folder") from error
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:  # a bad header or checksum, an early end, a bad stream
-        raise UserError(f"{path}: expected a whole gzip file, got a broken one ({error}); {_AGAIN}") from error
+
+
+def _stated(head: bytes) -> int:
+    """Bytes that the header of an IDX file states; those of the header alone where that is cut short or none."""
+    begin = 4 + 4 * head[3] if len(head) > 3 and head[:3] == b"\x00\x00\x08" else 0
+    lengths = (int.from_bytes(head[at : at + 4], "big") for at in range(4, begin, 4))
+    return begin + (math.prod(lengths) if 0 < begin <= len(head) else 0)
 
 
 def _parse_idx(content: bytes, path: Path) -> Tensor:
@@ -103,13 +122,14 @@ def _parse_idx(content: bytes, path: Path) -> Tensor:
     if content[:3] != b"\x00\x00\x08" or len(content) < 4:
         came = content[:4].hex(" ") or "an empty file"
         raise UserError(f"{path}: expected IDX or gzip, the first bytes 00 00 08 or 1f 8b, got {came}; {_AGAIN}")
-    header = 4 + 4 * content[3]
+    header, expected = 4 + 4 * content[3], _stated(content)
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
     # With the header cut short the lengths read mean nothing, but the file is shorter than any that could be right.
-    expected = header + (math.prod(shape) if len(content) >= header else 0)
     if len(content) != expected:
         least = "" if len(content) >= header else "at least "
         raise UserError(f"{path}: expected {least}{expected} bytes from its header, got {len(content)}; {_AGAIN}")
+    if math.prod(max(1, length) for length in shape) > LARGEST:  # nothing, of sizes that no tensor can have
+        raise UserError(f"{path}: expected lengths of any image, got {tuple(shape)}; {_AGAIN}")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].reshape(shape)
 
 
@@ -152,7 +172,7 @@ def load_mnist(split: str, folder: Path | None, download: bool = False) -> Digit
 
 def _find(folder: Path, name: str) -> Path | None:
     """The file of that name in the folder, unpacked or gzip compressed; None if there is neither."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
+    return next((path for path in (folder / name, folder / f"{name}.gz") if os.path.exists(path)), None)
 
 
 def _require_mnist(folder: Path, names: list[str]) -> None:
@@ -294,4 +314,4 @@ def _folder(source: str) -> Path | None:
 def is_digits(source: str) -> bool:
     """Whether a source is one of digits: a name, or a folder with an IDX file in it."""
     names = (name for split in IDX_FILES.values() for name in split)
-    return source in (EMBEDDED, CACHED) or any(_find(Path(source).expanduser(), name) for name in names)
+    return source in (EMBEDDED, CACHED) or any(_find(Path(os.path.expanduser(source)), name) for name in names)

@@ -15,6 +15,8 @@ from wsram.glimpse.source import Glimpsable, Held, in_unit
 from wsram.glimpse.windows import windows_are_cheaper, windows_of
 
 MODES = ("bilinear", "nearest")
+LARGEST_SCALE = 1 << 20
+"""Pixels along a side that no image has."""
 
 
 class Sensor:
@@ -44,8 +46,8 @@ class Sensor:
     ) -> None:
         if patch_size < 1:
             raise UserError(f"patch size must be at least 1 pixel, got {patch_size}")
-        if not scales or min(scales) < 1 or any(int(k) != k for k in scales):
-            raise UserError(f"scales must be one or more whole numbers >= 1, got {tuple(scales)}")
+        if not scales or not 1 <= min(scales) <= max(scales) <= LARGEST_SCALE or any(int(k) != k for k in scales):
+            raise UserError(f"scales must be one or more whole numbers from 1 to {LARGEST_SCALE}, got {tuple(scales)}")
         if mode not in MODES:
             raise UserError(f"unknown sensor mode {mode!r}; choose one of {', '.join(MODES)}")
         self.patch_size = patch_size

@@ -21,6 +21,7 @@ from wsram.models.decoder import CaptionDecoder, CaptionInference, Memory, State
 from wsram.models.proposal import Proposer, require_inference
 from wsram.models.rollout import Rollout
 from wsram.models.vocabulary_layer import log_probability_of
+from wsram.runtime import require_memory
 
 STEP = 16
 """Captions are dropped so many at a time once they have ended: for every size of matrices anew, the CPU's library of
@@ -134,6 +135,8 @@ class AttentionCaptioner(nn.Module):
             UserError: fewer than 1 sample, a share of the policy below 0 or not below 1, or dreams without an inference
                 network.
         """
+        wanted = 4 * samples * tokens.numel() * features.shape[1]
+        require_memory(wanted, features.device, f"{samples:,} samples of {len(tokens):,} captions")
         proposer = Proposer((samples, len(tokens)), generator, temperature=temperature, defensive=defensive)
         decoder, inference = self.decoder, self.inference if with_inference else None
         # Longest first: before each word only the captions that have one are worked on, and they come first.
@@ -263,6 +266,8 @@ class AttentionCaptioner(nn.Module):
         if beam < 1 or longest < 1:
             raise UserError(f"a beam and a caption's length must be at least 1, got {beam} and {longest}")
         decoder, batch = self.decoder, len(features)
+        wanted = 4 * beam * batch * len(self.vocabulary)
+        require_memory(wanted, features.device, f"{beam:,} captions of each of {batch:,} images at a time")
         memory = decoder.memory(features)
         state = decoder.start(memory).expand(beam)
         # Axes: beam, batch. All beams begin alike, so at first only one of them counts.

@@ -22,6 +22,7 @@ from wsram.models.heads import ClassHead, Head, LabelsHead
 from wsram.models.prediction import Looked, PredictionNetwork
 from wsram.models.proposal import Proposer, require_inference
 from wsram.models.rollout import Rollout
+from wsram.runtime import require_memory
 
 
 class InferenceNetwork(nn.Module):
@@ -199,6 +200,7 @@ class AttentionClassifier(nn.Module):
         if sum_scale and not isinstance(self.head, ClassHead):
             raise UserError("only the probabilities of classes can be summed over scales; use --no-sum-scale")
         count = self.prediction.glimpses if glimpses is None else glimpses
+        self.require_room(samples * len(images), glimpses)
         pyramid = self.prediction.sensor.pyramid(images, samples * count)
         proposer = Proposer((samples, len(pyramid)), generator, temperature=temperature, defensive=defensive)
         inference = self.inference if with_inference else None
@@ -236,6 +238,14 @@ class AttentionClassifier(nn.Module):
             mean_log_p_a=proposer.mean(torch.stack(means, -1), log_p_a, log_proposal) if centred else None,
             log_q_dreams=self.dream(pyramid, dreams, generator, glimpses, sum_scale) if dreams else None,
         )
+
+    def require_room(self, sequences: int, glimpses: int | None) -> None:
+        """`UserError` unless what is kept of so many sequences of glimpses, whatever else is, can be in memory."""
+        prediction = self.prediction
+        each = (glimpses or prediction.glimpses) * (len(self.head.names) + prediction.policy_head.out_features)
+        weight = prediction.policy_head.weight
+        if not torch.compiler.is_compiling():
+            require_memory(4 * sequences * each, weight.device, f"looking {sequences:,} times")
 
     def dream(
         self,
@@ -302,6 +312,7 @@ class AttentionClassifier(nn.Module):
             return self.prediction.look(images, lambda policy, raw, r2: policy.mode(), glimpses)
         if samples < 1 or generator is None:
             raise UserError(f"sampled prediction needs a generator and at least 1 sample, got {samples} samples")
+        self.require_room(samples * len(images), glimpses)
         first = True
         count = self.prediction.glimpses if glimpses is None else glimpses
         pyramid = self.prediction.sensor.pyramid(images, samples * count)

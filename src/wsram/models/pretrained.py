@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,8 @@ from wsram.errors import UserError, reason_of
 from wsram.models.captioner import AttentionCaptioner
 from wsram.models.classifier import AttentionClassifier
 from wsram.runs import SETTINGS, Run, load_state, read_text, write_whole
+from wsram.runtime import require_memory
+from wsram.strict_json import loads
 
 Network = AttentionClassifier | AttentionCaptioner
 NETWORKS: dict[str, type[Network]] = {"classifier": AttentionClassifier, "captioner": AttentionCaptioner}
@@ -31,6 +33,9 @@ NETWORKS: dict[str, type[Network]] = {"classifier": AttentionClassifier, "captio
 CONFIG, WEIGHTS, CALIBRATION = "config.json", "model.safetensors", "calibration.json"
 RELEASED = Path(__file__).parents[1] / "released"
 """Networks that come with the package."""
+GLIMPSE = 4096
+"""Bytes that a glimpse at a single image takes at least until the last one is taken: some ten small tensors."""
+N = TypeVar("N", bound=nn.Module)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -73,8 +78,7 @@ def load_network(folder: Path, *, inference: bool = True) -> Network:
     has = arguments.get("inference", False)
     arguments["inference"] = inference and has
     try:
-        with torch.device("meta"), _Unfilled():  # takes no memory, whatever sizes are asked for
-            sketch = NETWORKS[kind](**arguments)
+        sketch = sketched(lambda: NETWORKS[kind](**arguments))
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: {reason_of(error)}") from error
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -86,6 +90,9 @@ def load_network(folder: Path, *, inference: bool = True) -> Network:
     if has and not inference:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("inference.")}
     _require_alike(sketch, tensors, path)
+    if isinstance(sketch, AttentionClassifier):  # of which the tensors say nothing
+        glimpses = sketch.prediction.glimpses
+        require_memory(glimpses * GLIMPSE, torch.device("cpu"), f"{folder / CONFIG}: {glimpses:,} glimpses at an image")
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which the file replaces
         network = NETWORKS[kind](**arguments)
     network.load_state_dict(tensors)
@@ -114,12 +121,12 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, inference:
     if kept.exists() and folder != kept.parent and isinstance(network, AttentionClassifier):
         text = read_text(kept, "train the run to its end again")
         try:
-            found = json.loads(text)
+            found = loads(text)
             if not _is_of(Sequence[float] | None, found["values"]):
                 raise ValueError(f"no values, {found['values']!r:.80}")
             if found["step"] == load_state(folder)["step"]:
                 network.calibrate(found["values"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{kept}: expected a calibration, got {type(error).__name__}: {reason_of(error)}; remove it"
             ) from error
@@ -180,6 +187,12 @@ def _require_alike(network: nn.Module, tensors: Mapping[str, Tensor], path: Path
             raise UserError(f"{path}: {name} holds numbers that are not finite; restore the file")
 
 
+def sketched(build: Callable[[], N]) -> N:
+    """What `build` makes, without its numbers: it takes no memory, whatever sizes are asked for."""
+    with torch.device("meta"), _Unfilled():
+        return build()
+
+
 class _Unfilled(TorchFunctionMode):
     """Within it no normal numbers are drawn: without memory there is no room, and torch takes seconds to find out."""
 
@@ -195,7 +208,7 @@ def _description(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / CONFIG
     text = read_text(path, f"{folder} holds no network; name the folder of a run or a network")
     try:
-        described = json.loads(text)
+        described = loads(text)
         kind, arguments = described["model_type"].removeprefix("wsram-"), described["arguments"]
         if kind not in NETWORKS:
             raise ValueError(f"unknown kind {kind!r:.80}; known are {', '.join(NETWORKS)}")
@@ -205,7 +218,7 @@ def _description(folder: Path) -> tuple[str, dict[str, Any]]:
                 raise ValueError(f"a {kind} has no argument {name!r:.80}; made by another version?")
             if not _is_of(wanted[name], value):
                 raise ValueError(f"{name} cannot be {value!r:.80}")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path}: expected the description of a network, got {type(error).__name__}: {reason_of(error)}"
         ) from error

@@ -21,7 +21,7 @@ from wsram.estimators.diagnostics import scale_usage
 from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.glimpse.exploration import coverage_penalty, entropy_bonus
 from wsram.models.classifier import AttentionClassifier
-from wsram.models.heads import ClassHead, LabelsHead
+from wsram.models.heads import ClassHead, Head, LabelsHead, NumberHead
 from wsram.models.inheriting import begin_from
 from wsram.models.prediction import Looked
 from wsram.models.rollout import Rollout
@@ -51,10 +51,12 @@ VOTES = 16
 def glimpses_at(config: ClassificationConfig, step: int) -> int:
     """How many glimpses update `step` takes: 1 at first, one more in equal stages, all after `glimpse_growth`.
 
+    The last update takes all in any case, and is what the network is evaluated with.
+
     Grown so, every glimpse joins a network that can already name what it is shown, and so looks for more of it. If all
     start at once, later glimpses first learn not to disturb the first one, by looking where there is nothing.
     """
-    growing = config.glimpse_growth * config.schedule.updates
+    growing = min(config.glimpse_growth * config.schedule.updates, config.schedule.updates - 1)
     if step >= growing:
         return config.model.glimpses
     return 1 + int((config.model.glimpses - 1) * step / growing)
@@ -336,18 +338,25 @@ class Classification:
 
     def look(self, network: AttentionClassifier, dataset: Dataset, count: int) -> Figure:
         """The modes of the policy on the first examples."""
+        from wsram.viewing import draw_glimpses
+
         examples = dataset.batch(torch.arange(min(count, len(dataset))))
-        named = [network.head.names[n] for n in examples.answers.tolist()]
-        return _picture(network, examples.images, lambda n, said, p: f"{named[n]} seen as {said} ({p:.0%})")
+        with torch.no_grad():
+            looked = network.eval().predict(examples.images)
+        titles = _titles(network.head, looked.outputs, examples.answers)
+        heading = f"{network.prediction.glimpses} glimpses, in order; ×k: a glimpse pixel spans k image pixels"
+        return draw_glimpses(list(examples.images), network.prediction.sensor, looked.action, titles, heading=heading)
 
 
-def _picture(network: AttentionClassifier, images: Any, title: Callable[[int, str, float], str]) -> Figure:
-    from wsram.viewing import draw_glimpses
-
-    with torch.no_grad():
-        looked = network.eval().predict(images)
-    probability, said = looked.outputs.exp().max(-1)
-    pairs = enumerate(zip(said.tolist(), probability.tolist(), strict=True))
-    titles = [title(n, network.head.names[name], p) for n, (name, p) in pairs]
-    heading = f"{network.prediction.glimpses} glimpses, in order; ×k: a glimpse pixel spans k image pixels"
-    return draw_glimpses(list(images), network.prediction.sensor, looked.action, titles, heading=heading)
+def _titles(head: Head, outputs: Tensor, answers: Tensor) -> list[str]:
+    """What each image shows, and of classes what it was taken for."""
+    if isinstance(head, ClassHead):
+        probability, said = outputs.exp().max(-1)
+        rows = zip(answers.tolist(), said.tolist(), probability.tolist(), strict=True)
+        return [f"{head.names[answer]} seen as {head.names[name]} ({p:.0%})" for answer, name, p in rows]
+    if isinstance(head, LabelsHead):
+        rows = ([name for name, there in zip(head.names, row, strict=True) if there] for row in answers.tolist())
+        return [", ".join(names) or "none of them" for names in rows]
+    assert isinstance(head, NumberHead)
+    mean, spread = head.unit
+    return [f"{mean + spread * answer:.4g}" for answer in answers.tolist()]
