@@ -345,7 +345,8 @@ class Classification:
             looked = network.eval().predict(examples.images)
         titles = _titles(network.head, looked.outputs, examples.answers)
         heading = f"{network.prediction.glimpses} glimpses, in order; ×k: a glimpse pixel spans k image pixels"
-        return draw_glimpses(list(examples.images), network.prediction.sensor, looked.action, titles, heading=heading)
+        images: list[Any] = list(examples.images)
+        return draw_glimpses(images, network.prediction.sensor, looked.action, titles, heading=heading)
 
 
 def _titles(head: Head, outputs: Tensor, answers: Tensor) -> list[str]:
@@ -355,8 +356,10 @@ def _titles(head: Head, outputs: Tensor, answers: Tensor) -> list[str]:
         rows = zip(answers.tolist(), said.tolist(), probability.tolist(), strict=True)
         return [f"{head.names[answer]} seen as {head.names[name]} ({p:.0%})" for answer, name, p in rows]
     if isinstance(head, LabelsHead):
-        rows = ([name for name, there in zip(head.names, row, strict=True) if there] for row in answers.tolist())
-        return [", ".join(names) or "none of them" for names in rows]
+        present = (
+            [name for name, is_there in zip(head.names, row, strict=True) if is_there] for row in answers.tolist()
+        )
+        return [", ".join(names) or "none of them" for names in present]
     assert isinstance(head, NumberHead)
     mean, spread = head.unit
     return [f"{mean + spread * answer:.4g}" for answer in answers.tolist()]
