@@ -16,11 +16,11 @@ from typing import Any, Generic
 from filelock import FileLock, Timeout
 
 from wsram.config import C, Config, changed
+from wsram.ending import Stopped
 from wsram.errors import UserError
 from wsram.evaluate import Trained, open_trained
 from wsram.provenance import provenance
 from wsram.runs import SETTINGS, Run, load_state, read_json
-from wsram.ending import Stopped
 from wsram.terminal import Screen
 from wsram.training import train
 

@@ -45,11 +45,11 @@ from wsram import checkpoints, runs, training
 from wsram.cli import main
 from wsram.config import AugmentConfig, ClassificationConfig, Config, ScheduleConfig, changed
 from wsram.data import open_data
+from wsram.ending import Stopped
 from wsram.estimators import ESTIMATORS, Estimate, wake_sleep
 from wsram.models.pretrained import load_network
 from wsram.models.rollout import Rollout
 from wsram.runs import Run, load_state
-from wsram.ending import Stopped
 from wsram.tasks import TASKS, Update
 from wsram.tasks.classification import Classification
 from wsram.terminal import Screen
@@ -124,7 +124,7 @@ def test_what_the_environment_says_of_accumulation_is_ignored(
 
 
 # Settings that are of image files, or cannot change the network that few updates leave; each is tested elsewhere.
-WITHOUT_EFFECT = {"source", "download", "evaluate_every", "patience", "variance_draws"}
+WITHOUT_EFFECT = {"source", "download", "evaluate_every", "patience", "variance_draws", "freeze", "start_from"}
 OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentConfig())}
 # Where the odd value of a setting does not go with the others here, or needs company to matter.
 EFFECTS: dict[str, dict[str, Any]] = {

@@ -24,6 +24,7 @@ from wsram.checkpoints import Progress, load_checkpoint, write_checkpoint
 from wsram.config import C, Config, ScheduleConfig, changed
 from wsram.costs import require_room_for_network, require_room_for_update
 from wsram.data import Dataset
+from wsram.ending import Stopped, agreed, moved, of_others, signals
 from wsram.errors import UserError
 from wsram.estimators import Estimate, estimator, sleep
 from wsram.estimators.diagnostics import effective_sample_size, gradient_variance
@@ -31,7 +32,6 @@ from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
 from wsram.runs import Run
 from wsram.runtime import best_precision, keep_freed_memory
-from wsram.ending import Stopped, agreed, moved, of_others, signals
 from wsram.tasks import TASKS, Task, Update
 from wsram.terminal import Screen
 

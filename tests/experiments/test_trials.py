@@ -17,9 +17,9 @@ from tests.experiments.commands import stop_at
 from tests.refusals import refusal
 from tests.tiny import rows, same_bits, same_run, tiny_config, weights
 from wsram.config import ClassificationConfig, changed
+from wsram.ending import Stopped
 from wsram.provenance import commanded
 from wsram.runs import HASHES, SETTINGS
-from wsram.ending import Stopped
 from wsram.terminal import Screen
 
 QUIET = Screen(quiet=True)

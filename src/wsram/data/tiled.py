@@ -43,7 +43,7 @@ def open_tiles(path: Path, channels: int) -> Tiled | None:
     Raises:
         UserError: it cannot be read, is of a kind that is not known, or what reads it is not installed.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # which, unlike a path's own, takes any name
         return _zarr(path, channels) if is_zarr(path) else None
     if path.suffix.lower() == ".npy":
         return _npy(path, channels)
