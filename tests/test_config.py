@@ -29,7 +29,9 @@ SOURCE = Path("somewhere/training.json")
 
 # Where any value other than the default will not do, or must go with the others.
 ODD: dict[str, dict[str, Any]] = {
-    "image-classification": dict(name="variational", scales=(2, 5), std_range=(0.125, 0.5), variance_draws=4),
+    "image-classification": dict(
+        name="variational", scales=(2, 5), std_range=(0.125, 0.5), variance_draws=4, map_stride=13
+    ),
     # Soft attention takes one sample.
     "image-to-text": dict(name="variational", samples=1, variance_draws=4),
 }

@@ -15,7 +15,10 @@ from wsram.errors import UserError, require_at_least
 Proposal = Literal["inference", "policy"]
 Precision = Literal["auto", "bf16", "no"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
-Scene = Literal["translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100"]
+Scene = Literal[
+    "translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100",
+    "megapixel-majority", "megapixel-max", "megapixel-top", "megapixel-multi",
+]  # fmt: skip
 LARGEST_SEED = 2**63 - 1
 
 
@@ -54,6 +57,16 @@ class ImageData:
     """Strength of random rotation, shear, stretch and bending of training digits; 1 is about what a hand varies by."""
     empty: float = 0.0
     """Share of training scenes without a digit, which the network learns to call none."""
+    training_images: int = 5000
+    """Of a megapixel scene: fixed images, a tenth of which are held out unless --validation says otherwise."""
+    canvas: int = 1500
+    """Side of a megapixel scene, in pixels."""
+    digits: int = 5
+    """On a megapixel scene; more than half of them are of one class."""
+    noises: int = 50
+    """Scribbles on a megapixel scene, drawn from a bank of as many."""
+    order: Literal["digits-last", "noise-last"] = "digits-last"
+    """What covers the other on a megapixel scene."""
 
     def __post_init__(self) -> None:
         _require_finite(self)
@@ -118,8 +131,8 @@ class ClassifierConfig:
     efficientnet-lite0 or efficientnet-lite2, with :1 to :7 for the last stage that is used (by default 5)."""
     freeze: bool = True
     """Leave a pretrained network as it is; --no-freeze trains it on, and wants a low learning rate."""
-    widths: tuple[int, int] = (16, 32)
-    """Channels of the first and second convolution of the conv network."""
+    widths: tuple[int, ...] = (16, 32)
+    """Channels of each convolution of the conv network; every one halves what it reads."""
     lower_units: int = 256
     """Units of the lower recurrent layer, which answers."""
     upper_units: int = 128
@@ -128,6 +141,16 @@ class ClassifierConfig:
     """Side of the low-resolution view, in pixels; only the policy sees it."""
     std_range: tuple[float, float] = (0.05, 1.0)
     """Bounds of the location's standard deviation; the image is 2 wide."""
+    policy: Literal["gaussian", "map"] = "gaussian"
+    """One place with a spread, or a map over cells of the view, which can point at one of many things."""
+    map_stride: int = 1
+    """Pixels of the view along the side of a map's cell."""
+    map_toll: float = 10.0
+    """Nats that a map's cells lose at first once they were looked at, with those around them; learned."""
+    warp: float = 0.0
+    """Strength of random rotation, shear, stretch and bending of every glimpse in training; 1 is about a hand's."""
+    dropout: float = 0.0
+    """Share of a glimpse's features dropped in training."""
 
     def __post_init__(self) -> None:
         _require_finite(self)
@@ -269,6 +292,8 @@ class ClassificationConfig:
                 "locations are followed through bilinear glimpses that the policy itself drew; use --sensor bilinear "
                 "--temperature 1, or --pathwise 0"
             )
+        if self.estimator.pathwise and self.model.policy == "map":
+            raise UserError("cells of a map are one or another and cannot be followed; use --pathwise 0")
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,25 @@ RECIPES: dict[str, Config] = {
         augmentation=AugmentConfig(brightness=(0.5, 1.6), noise=0.13),
         model=replace(_BEST.model, contrast=True),
     ),
+    # One of many small things on a large image: a map that points at them, and small glimpses of what it points at.
+    "megapixel": ClassificationConfig(
+        data=ImageData("mnist", scene="megapixel-majority"),
+        model=ClassifierConfig(
+            glimpses=10,
+            patch=32,
+            scales=(1,),
+            network="conv",
+            widths=(16, 32, 64),
+            lower_units=256,
+            view=150,
+            policy="map",
+            map_stride=2,
+            warp=1.0,
+            dropout=0.3,
+        ),
+        estimator=EstimatorConfig("wake-sleep-credit", "policy", samples=2),
+        schedule=ScheduleConfig(updates=6000, batch=32, learning_rate=1e-3, weight_decay=0.01, evaluate_every=250),
+    ),
     # Reweighted wake-sleep with the inference network that reads the caption.
     "captions": _CAPTIONS,
     # The variational baseline (REINFORCE) that it is compared with; everything else is the same.

@@ -25,6 +25,10 @@ def open_data(data: ImageData | CaptionData, seed: int = 0) -> Splits:
         from wsram.data.captioned import open_captions
 
         return open_captions(data)
+    if is_digits(data.source) and (data.scene or "").startswith("megapixel"):
+        from wsram.data.megapixel import open_megapixel
+
+        return open_megapixel(data)
     if is_digits(data.source):
         from wsram.data.digits import open_digits
 

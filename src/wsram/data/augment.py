@@ -14,6 +14,7 @@ from wsram.config import AugmentConfig
 from wsram.data.dataset import Batch, Dataset, Spec
 from wsram.data.scenes import uniform_hash
 from wsram.errors import UserError
+from wsram.glimpse.patchwork import Patchwork
 from wsram.glimpse.pyramid import in_memory
 
 DRAWS = 16
@@ -58,7 +59,7 @@ class Augmented:
         batch = self.base.batch(index, epoch)
         if epoch is None:
             return batch
-        if not in_memory(batch.images):
+        if isinstance(batch.images, Patchwork) or not in_memory(batch.images):
             raise UserError("images that are read window by window cannot be changed at random; leave augmentation out")
         index = index if batch.there is None else index[batch.there.to(index.device)]
         uniform = uniform_hash(self.seed ^ STREAM, epoch, index.to(self.bank.device), DRAWS).float()

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from wsram.glimpse.patchwork import Patchwork
 from wsram.glimpse.pyramid import Images
 
 
@@ -42,7 +43,7 @@ class Batch:
     lost: of each other one, why it cannot be had; in training alone.
     """
 
-    images: Images
+    images: Images | Patchwork
     answers: Tensor
     there: Tensor | None = None
     lost: tuple[str, ...] = ()

@@ -266,6 +266,11 @@ def load_mnist5k() -> Digits:
     return Digits(table[:, :-1].reshape(-1, 28, 28), table[:, -1].long())
 
 
+def load_train(source: str, *, download: bool = False) -> Digits:
+    """All training digits of a source, in its order; `UserError` if there is none, or it could not be loaded."""
+    return load_mnist5k() if source == EMBEDDED else load_mnist("train", _folder(source), download)
+
+
 def load_digits(source: str, *, validation: int | None = None, download: bool = False) -> tuple[Digits, Digits]:
     """The training digits and those held out of them for tuning, neither of which is ever a test digit of MNIST.
 
@@ -284,7 +289,7 @@ def load_digits(source: str, *, validation: int | None = None, download: bool = 
     Raises:
         UserError: there is no such source, it could not be loaded, or `validation` leaves one part empty.
     """
-    digits = load_mnist5k() if source == EMBEDDED else load_mnist("train", _folder(source), download)
+    digits = load_train(source, download=download)
     held = VALIDATION.get(source, 5000) if validation is None else validation
     if not 1 <= held < len(digits):
         raise UserError(

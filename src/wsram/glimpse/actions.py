@@ -133,6 +133,17 @@ class GlimpseDistribution:
         log_p = F.log_softmax(self.scale_logits, -1)
         return -(log_p.exp() * log_p).sum(-1)
 
+    def location_std(self) -> Tensor:
+        """Standard deviation of the location along each axis; (..., 2)."""
+        return self.log_std.exp()
+
+    def visits(self, parts: int) -> Tensor:
+        """(parts, parts) how often each of so many equal parts of the image is visited, x first, by all decisions."""
+        edges = torch.linspace(-1, 1, parts + 1, device=self.mean.device, dtype=self.mean.dtype)
+        z = (edges - self.mean.unsqueeze(-1)) / self.log_std.exp().unsqueeze(-1)
+        inside = torch.special.ndtr(z).diff(dim=-1).reshape(-1, 2, parts)
+        return torch.einsum("rx,ry->xy", inside[:, 0], inside[:, 1])
+
     def tempered(self, temperature: float) -> GlimpseDistribution:
         r"""The distribution proportional to $p(a)^{1/T}$: std times √T, logits over T. T > 1 explores more."""
         if temperature == 1.0:

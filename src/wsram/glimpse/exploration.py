@@ -12,13 +12,12 @@ Source: Ba et al. 2015, which needs them for the variational baseline.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from wsram.glimpse.actions import GlimpseDistribution
+from wsram.glimpse.policies import Policy
 
 
-def entropy_bonus(policy: GlimpseDistribution, *, location: float, scale: float) -> Tensor:
+def entropy_bonus(policy: Policy, *, location: float, scale: float) -> Tensor:
     """Mean entropy of a glimpse decision, in nats (scalar), to be maximised.
 
     Location and scale are weighed apart: a location's differential entropy has no upper bound of its own, so a weight
@@ -31,7 +30,7 @@ def entropy_bonus(policy: GlimpseDistribution, *, location: float, scale: float)
     return location * policy.location_entropy().mean() + scale * policy.scale_entropy().mean()
 
 
-def coverage_penalty(policy: GlimpseDistribution, parts: int = 8) -> Tensor:
+def coverage_penalty(policy: Policy, parts: int = 8) -> Tensor:
     r"""How far the locations of a whole batch are from visiting every part of the image, in nats (scalar).
 
     $$\mathrm{KL}(u \,\|\, v) = -\frac{1}{C}\sum_c \log (C\, v_c)$$
@@ -45,15 +44,14 @@ def coverage_penalty(policy: GlimpseDistribution, parts: int = 8) -> Tensor:
         parts: along each axis.
 
     Example:
+        >>> import torch
+        >>> from wsram.glimpse.actions import GlimpseDistribution
         >>> wide = GlimpseDistribution(torch.zeros(2), torch.full((2,), 4.0), torch.zeros(3))
         >>> narrow = GlimpseDistribution(torch.zeros(2), torch.full((2,), -2.0), torch.zeros(3))
         >>> bool(coverage_penalty(wide) < 0.001 < 1 < coverage_penalty(narrow))
         True
     """
-    edges = torch.linspace(-1, 1, parts + 1, device=policy.mean.device, dtype=policy.mean.dtype)
-    z = (edges - policy.mean.unsqueeze(-1)) / policy.log_std.exp().unsqueeze(-1)
-    inside = torch.special.ndtr(z).diff(dim=-1).reshape(-1, 2, parts)
-    visits = torch.einsum("rx,ry->xy", inside[:, 0], inside[:, 1])
+    visits = policy.visits(parts)
     # A part that is never visited has log 0; the floor keeps its penalty, and gradient, finite.
     share = visits / visits.sum().clamp(min=1e-12)
     return -(share * parts**2).clamp(min=1e-6).log().mean()

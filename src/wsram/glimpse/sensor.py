@@ -10,6 +10,7 @@ from torch import Tensor
 from wsram.errors import UserError
 from wsram.glimpse.actions import at_least_float32
 from wsram.glimpse.contrast import in_contrast, source_in_contrast
+from wsram.glimpse.patchwork import Patchwork
 from wsram.glimpse.pyramid import Images, Pixels, check_images, in_memory, pyramid_of
 from wsram.glimpse.source import Glimpsable, Held, in_unit
 from wsram.glimpse.windows import windows_are_cheaper, windows_of
@@ -78,6 +79,10 @@ class Sensor:
         Raises:
             UserError: not floating point, another shape, or images of different numbers of channels.
         """
+        if isinstance(images, Patchwork):
+            if self.contrast:
+                raise UserError("contrast is found in whole images, and these are drawn where they are looked at")
+            return images.at(self.scales)
         if not isinstance(images, Tensor | Sequence):
             return images
         if in_memory(images):

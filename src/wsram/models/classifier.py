@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError
 from wsram.glimpse.actions import Action, GlimpseDistribution
+from wsram.glimpse.policies import Policy
 from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
@@ -64,6 +65,7 @@ class AttentionClassifier(nn.Module):
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor, contrast: see `Sensor`.
         recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
+        policy, map_stride, map_toll, warp, dropout: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
         calibration: what `calibrate` takes.
@@ -105,10 +107,14 @@ class AttentionClassifier(nn.Module):
         calibration: Sequence[float] | None = None,
         inference: bool = True,
         precision: str = "no",
+        policy: str = "gaussian",
+        map_stride: int = 1,
+        map_toll: float = 10.0,
+        warp: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        first, second = widths
         low, high = std_range
         mean, spread = unit
         self.precision, self.longest, self.channels = precision, longest, channels
@@ -123,10 +129,15 @@ class AttentionClassifier(nn.Module):
             recurrence=recurrence,
             network=network,
             freeze=freeze,
-            widths=(first, second),
+            widths=tuple(widths),
             view=view,
             std_range=(low, high),
             unit=(mean, spread),
+            policy=policy,
+            map_stride=map_stride,
+            map_toll=map_toll,
+            warp=warp,
+            dropout=dropout,
         )
         self.calibrate(calibration)
         self.inference = None
@@ -172,7 +183,7 @@ class AttentionClassifier(nn.Module):
         dreams: int = 0,
         centred: bool = False,
         pathwise: float = 0.0,
-    ) -> Rollout[Action, GlimpseDistribution]:
+    ) -> Rollout[Action, Policy]:
         """Draw action sequences from the proposal and score them.
 
         Args:
@@ -207,15 +218,15 @@ class AttentionClassifier(nn.Module):
         log_q: list[Tensor] = []
         means: list[Tensor] = []
 
-        def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
-            informed = None if inference is None else self.prediction.policy(inference(raw, r2, answers))
+        def choose(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
+            informed = None if inference is None else self.prediction.proposal(inference(raw, r2, answers), policy)
             action, proposal = proposer.draw(policy, informed, () if log_q else (samples,))
             scale_is_summed = sum_scale and len(log_q) == count - 1
             if centred:
                 mean = policy.location_mean_log_prob if scale_is_summed else policy.mean_log_prob
                 means.append(mean(proposal.detach()).expand(action.scale.shape))
             log_q.append(proposal.location_log_prob(action.location) if scale_is_summed else proposal.log_prob(action))
-            return policy.followed(action, pathwise) if pathwise else action
+            return policy.followed(action, pathwise) if isinstance(policy, GlimpseDistribution) and pathwise else action
 
         looked = self.prediction.look(pyramid, choose, glimpses, sum_scale=sum_scale)
         after = self.head.log_prob(looked.outputs_after, answers)
@@ -275,17 +286,17 @@ class AttentionClassifier(nn.Module):
         Source: Hinton et al. 1995 (wake-sleep); Bornschein & Bengio 2015, its use beside the reweighted wake phase.
         """
         inference, prediction = require_inference(self.inference), self.prediction
-        seen: list[tuple[Tensor, Tensor]] = []
+        seen: list[tuple[Policy, Tensor, Tensor]] = []
 
-        def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
+        def choose(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
             shape = () if seen else (dreams,)
-            seen.append((raw, r2))
+            seen.append((policy, raw, r2))
             return policy.sample(generator, shape)
 
         with torch.no_grad():
             looked = prediction.look(images, choose, glimpses, sum_scale=sum_scale)
             answers = self.head.sample(looked.outputs, generator)
-        proposals = [prediction.policy(inference(raw, r2, answers)) for raw, r2 in seen]
+        proposals = [prediction.proposal(inference(raw, r2, answers), policy) for policy, raw, r2 in seen]
         actions = [Action(*(part.select(2, n) for part in looked.action)) for n in range(len(seen))]
         scored = [proposal.log_prob(action) for proposal, action in zip(proposals, actions, strict=True)]
         if sum_scale:
@@ -317,7 +328,7 @@ class AttentionClassifier(nn.Module):
         count = self.prediction.glimpses if glimpses is None else glimpses
         pyramid = self.prediction.sensor.pyramid(images, samples * count)
 
-        def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
+        def choose(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
             nonlocal first
             shape, first = ((samples,) if first else ()), False
             return policy.sample(generator, shape)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsram.errors import UserError
-from wsram.glimpse.actions import Action
+from wsram.data.distortion import DRAWS, distort
+from wsram.errors import UserError, require_at_least
+from wsram.glimpse.actions import Action, at_least_float32
+from wsram.glimpse.policies import Cells, contrast_of
 from wsram.models.trunk import TRUNKS, Trunk, is_trunk
 
 RECURRENCES = ("relu", "gru", "lstm")
@@ -56,21 +61,15 @@ class Recurrence(nn.Module):
         return after.unflatten(0, lead)
 
 
-def convolutions(channels: int, widths: tuple[int, int]) -> nn.Sequential:
-    """Two small convolutions that halve the image twice, of `widths` channels.
+def convolutions(channels: int, widths: Sequence[int]) -> nn.Sequential:
+    """Small convolutions of `widths` channels, each of which halves the image.
 
-    From (rows, channels, s, s) to (rows, widths[1], s // 4, s // 4), none below 0.
+    From (rows, channels, s, s) to (rows, widths[-1], s // 2^n, s // 2^n), n the number of widths; none below 0.
     """
-    first, second = widths
-    layers = nn.Sequential(
-        nn.Conv2d(channels, first, 3, padding=1),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-        nn.Conv2d(first, second, 3, padding=1),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-    )
-    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    layers: list[nn.Module] = []
+    for before, after in pairwise((channels, *widths)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
 class _MeanAndMost(nn.Module):
@@ -80,18 +79,21 @@ class _MeanAndMost(nn.Module):
         return torch.cat([features.mean((-2, -1)), features.amax((-2, -1))], -1)
 
 
-def _check_network(kind: str, side: int) -> None:
+def _check_network(kind: str, side: int, widths: Sequence[int]) -> None:
     if kind not in NETWORKS and not is_trunk(kind):
         raise UserError(f"unknown network {kind!r}; choose one of {', '.join((*NETWORKS, *TRUNKS))}")
-    if side < (least := 4 if kind == "conv" else 1):
+    if side < (least := 2 ** len(widths) if kind == "conv" else 1):
         raise UserError(f"the {kind} network needs at least {least}x{least} pixels, got {side}x{side}")
 
 
 class GlimpseNetwork(nn.Module):
     """What a glimpse shows and where it was taken, as one vector: the ReLU of the sum of both.
 
-    "fc": fully connected, the paper's. "conv": two small convolutions before the fully connected layer. A pretrained
+    "fc": fully connected, the paper's. "conv": small convolutions before the fully connected layer. A pretrained
     network, see `wsram.models.trunk`: mean and largest value of each of its features before that layer.
+
+    In training a glimpse is bent as `wsram.data.distortion.distort` bends digits, by the strength `warp`, and a share
+    of its features is dropped.
     """
 
     kinds: Tensor
@@ -104,11 +106,17 @@ class GlimpseNetwork(nn.Module):
         side: int,
         scales: int,
         features: int,
-        widths: tuple[int, int],
+        widths: Sequence[int],
         freeze: bool = True,
+        warp: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_network(kind, side)
+        _check_network(kind, side, widths)
+        require_at_least(0, warp=warp)
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout is a share of the features, from 0 to below 1, got {dropout}")
+        self.warp, self.dropout = warp, dropout
         if kind == "fc":
             layers: tuple[nn.Module, ...] = (
                 nn.Flatten(),
@@ -120,7 +128,7 @@ class GlimpseNetwork(nn.Module):
             layers = (
                 convolutions(channels, widths),
                 nn.Flatten(),
-                nn.Linear(widths[1] * (side // 4) ** 2, features),
+                nn.Linear(widths[-1] * (side // 2 ** len(widths)) ** 2, features),
             )
         else:
             trunk = Trunk(kind, channels, freeze=freeze)
@@ -131,10 +139,16 @@ class GlimpseNetwork(nn.Module):
 
     def forward(self, patch: Tensor, action: Action) -> Tensor:
         """Features (..., features) of glimpses (..., channels, side, side) taken by `action` (...)."""
-        what = self.what(patch.flatten(0, -4)).unflatten(0, patch.shape[:-3])
+        lead = patch.shape[:-3]
+        patch = patch.flatten(0, -4)
+        if self.training and self.warp:
+            uniform = torch.rand(len(patch), DRAWS, device=patch.device).repeat_interleave(patch.shape[1], 0)
+            patch = distort(patch.flatten(0, 1), uniform, self.warp).view_as(patch)
+        what = self.what(patch).unflatten(0, lead)
         # As `F.one_hot` has it, which checks its argument's range first.
         scale = action.scale.unsqueeze(-1) == self.kinds
-        return F.relu(what + self.where(torch.cat([action.location, scale], -1).to(patch.dtype)))
+        features = F.relu(what + self.where(torch.cat([action.location, scale], -1).to(patch.dtype)))
+        return F.dropout(features, self.dropout, self.training) if self.dropout else features
 
 
 class ViewNetwork(nn.Module):
@@ -146,16 +160,16 @@ class ViewNetwork(nn.Module):
     """
 
     def __init__(
-        self, kind: str, *, channels: int, side: int, features: int, widths: tuple[int, int], freeze: bool = True
+        self, kind: str, *, channels: int, side: int, features: int, widths: Sequence[int], freeze: bool = True
     ) -> None:
         super().__init__()
-        _check_network(kind, side)
+        _check_network(kind, side, widths)
         self.side = side
         self.layers: nn.Sequential | None = None
         inputs = channels * side**2
         if kind == "conv":
             self.layers = convolutions(channels, widths)
-            inputs = widths[1] * ((side // 4) ** 2 + 2)
+            inputs = widths[-1] * ((side // 2 ** len(widths)) ** 2 + 2)
         elif kind != "fc":
             trunk = Trunk(kind, channels, freeze=freeze, deepest=VIEW_STAGE)
             self.layers = nn.Sequential(trunk, nn.ReLU())
@@ -171,3 +185,48 @@ class ViewNetwork(nn.Module):
         mass = seen.sum((-2, -1)) + 0.1  # an empty channel has its centre in the middle
         centres = [(seen.sum(axis) * x).sum(-1) / mass for axis in (-2, -1)]
         return F.relu(self.read(torch.cat([seen.flatten(1), *centres], -1)))
+
+
+class MapNetwork(nn.Module):
+    """The low-resolution view of the whole image, as cells that a policy can point at.
+
+    Two convolutions see a cell and those around it. The map starts at the contrast of the
+    view (see `contrast_of`), whose weight is learned.
+
+    Args:
+        channels: of the images.
+        side: of the view, in pixels, a multiple of `stride`.
+        stride: pixels of the view along the side of a cell.
+        features: of the whole view, from the mean of the cells.
+        units: of a cell's key.
+        widths: channels of the two convolutions are the first of these.
+        toll: nats that cells lose at first once they were looked at; learned.
+    """
+
+    def __init__(
+        self, *, channels: int, side: int, stride: int, features: int, units: int, widths: Sequence[int], toll: float
+    ) -> None:
+        super().__init__()
+        if stride < 1 or side % stride or side < stride:
+            raise UserError(f"the view's side must be a multiple of the map's stride, got {side} and {stride}")
+        self.stride = stride
+        first, second = widths[:2] if len(widths) > 1 else (*widths, *widths)
+        layers = nn.Sequential(
+            # Of twice a cell's side: a whole number of pixels on each side of it.
+            nn.Conv2d(channels, first, 2 * stride + stride % 2, stride, padding=(stride + stride % 2) // 2),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.layers = layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
+        self.read = nn.Linear(second, features)
+        self.key = nn.Linear(second, units)
+        self.trust = nn.Parameter(torch.ones(()))
+        self.toll = nn.Parameter(torch.tensor(float(toll)))
+
+    def forward(self, view: Tensor) -> Cells:
+        """The cells of views (batch, channels, side, side)."""
+        seen = self.layers(view).flatten(-2).mT
+        contrast, offset = contrast_of(view, self.stride)
+        features = F.relu(self.read(seen.mean(-2)))
+        return Cells(self.key(seen), at_least_float32(self.trust * contrast), offset, self.toll, features)

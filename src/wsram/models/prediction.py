@@ -24,13 +24,17 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.actions import Action, GlimpseDistribution, at_least_float32
+from wsram.glimpse.policies import Cells, MapDistribution, Policy, stacked
 from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
 from wsram.models.heads import build_head
-from wsram.models.layers import GlimpseNetwork, Recurrence, ViewNetwork
+from wsram.models.layers import GlimpseNetwork, MapNetwork, Recurrence, ViewNetwork
 
-Choose = Callable[[GlimpseDistribution, Tensor, Tensor], Action]
+POLICIES = ("gaussian", "map")
+KEY_UNITS = 16
+"""Of a cell's key and of the query that it is compared with."""
+Choose = Callable[[Policy, Tensor, Tensor], Action]
 """Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
 
 
@@ -45,7 +49,7 @@ class Looked(NamedTuple):
 
     outputs_after: Tensor
     action: Action
-    policy: GlimpseDistribution
+    policy: Policy
 
     @property
     def outputs(self) -> Tensor:
@@ -67,14 +71,16 @@ class Stopped(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """The states of both recurrent layers; the lower's is () zero before the first glimpse."""
+    """The states of both recurrent layers, the lower's () zero before the first glimpse; and a map's cells."""
 
     upper: Tensor
     lower: Tensor
+    cells: Cells | None = None
 
     def select(self, index: Tensor) -> _Memory:
         """Of the images numbered `index`."""
-        return _Memory(self.upper[index], self.lower[index])
+        cells = None if self.cells is None else self.cells.select(index)
+        return _Memory(self.upper[index], self.lower[index], cells)
 
 
 class PredictionNetwork(nn.Module):
@@ -90,11 +96,14 @@ class PredictionNetwork(nn.Module):
         upper_units: units of r2.
         recurrence: "relu", "gru" or "lstm".
         network: "fc", "conv" or a pretrained one (see `wsram.models.trunk`), for the glimpses and the view.
-        widths: channels of both convolutions of "conv".
+        widths: channels of the convolutions of "conv".
         freeze: whether a pretrained network stays as it is.
         view: side in pixels of the low-resolution view.
         std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
         unit: of a number, see `wsram.models.heads.NumberHead`.
+        policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
+        map_stride, map_toll: of the map, see `MapNetwork`.
+        warp, dropout: of glimpses in training, see `GlimpseNetwork`.
 
     Raises:
         UserError: fewer than 1 glimpse, 2 classes or 2 units, an unknown recurrence or network, a bad range.
@@ -112,14 +121,19 @@ class PredictionNetwork(nn.Module):
         upper_units: int,
         recurrence: str,
         network: str,
-        widths: tuple[int, int],
+        widths: Sequence[int],
         view: int,
         std_range: tuple[float, float],
         unit: tuple[float, float] = (0.0, 1.0),
         freeze: bool = True,
+        policy: str = "gaussian",
+        map_stride: int = 1,
+        map_toll: float = 10.0,
+        warp: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, glimpses=glimpses, channels=channels, widths=min(widths))
+        require_at_least(1, glimpses=glimpses, channels=channels, widths=min(widths, default=0))
         require_at_least(2, lower_units=lower_units, upper_units=upper_units)
         if not 0 < std_range[0] <= std_range[1] < math.inf:
             raise UserError(f"the range of the location's spread must be 0 < low <= high, both finite, got {std_range}")
@@ -132,13 +146,20 @@ class PredictionNetwork(nn.Module):
         scales = len(sensor.scales)
         reading: dict[str, Any] = {"channels": channels, "widths": widths, "freeze": freeze}
         self.glimpse_network = GlimpseNetwork(
-            network, side=sensor.patch_size, scales=scales, features=lower_units, **reading
+            network, side=sensor.patch_size, scales=scales, features=lower_units, warp=warp, dropout=dropout, **reading
         )
         self.lower = Recurrence(recurrence, lower_units, lower_units)
         self.head = build_head(answer, lower_units, names, unit)
-        self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
+        if policy not in POLICIES:
+            raise UserError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
+        self.view_network: ViewNetwork | MapNetwork
+        if policy == "map":
+            pointing: dict[str, Any] = {"stride": map_stride, "units": KEY_UNITS, "toll": map_toll, "widths": widths}
+            self.view_network = MapNetwork(channels=channels, side=view, features=upper_units, **pointing)
+        else:
+            self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
         self.upper = Recurrence(recurrence, lower_units, upper_units)
-        self.policy_head = nn.Linear(upper_units, 4 + scales)
+        self.policy_head = nn.Linear(upper_units, (KEY_UNITS if policy == "map" else 4) + scales)
         with torch.no_grad():
             # At first r1 does not move r2, so every glimpse of an image is drawn around the same place. Random weights
             # would send later glimpses to some corner, all of them black, where no signal brings them back.
@@ -147,9 +168,11 @@ class PredictionNetwork(nn.Module):
             self.policy_head.weight.mul_(0.1)
             self.policy_head.bias.zero_()
 
-    def policy(self, raw: Tensor) -> GlimpseDistribution:
-        """The distribution over the next glimpse from the head's raw outputs (..., 4 + scales)."""
+    def policy(self, raw: Tensor, cells: Cells | None = None) -> Policy:
+        """The distribution over the next glimpse from the head's raw outputs (..., outputs), of a map over `cells`."""
         raw = at_least_float32(raw)
+        if cells is not None:
+            return cells.policy(raw)
         low, high = self.log_std_range
         log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
@@ -160,6 +183,11 @@ class PredictionNetwork(nn.Module):
         # r1 would throw the next location into a corner before there is a gradient to stop it.
         r1 = self.lower.output(lower)
         return self.upper(F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype), upper)
+
+    def proposal(self, raw: Tensor, policy: Policy) -> Policy:
+        """What other raw outputs make of the moment that `policy` is of; a gradient has its way through `raw` alone."""
+        cells = policy.cells if isinstance(policy, MapDistribution) else None
+        return self.policy(raw, None if cells is None else cells.detach())
 
     def look(
         self, images: Images | Glimpsable, choose: Choose, glimpses: int | None = None, *, sum_scale: bool = False
@@ -188,11 +216,7 @@ class PredictionNetwork(nn.Module):
         return Looked(
             torch.stack([*(n.detach() for n in answered[:-1]), answered[-1]], -2),
             Action(stack([a.location for a in actions], -2), stack([a.scale for a in actions], -1)),
-            GlimpseDistribution(
-                stack([p.mean for p in policies], -2),
-                stack([p.log_std for p in policies], -2),
-                stack([p.scale_logits for p in policies], -2),
-            ),
+            stacked(policies, lead),
         )
 
     def look_until(
@@ -231,19 +255,23 @@ class PredictionNetwork(nn.Module):
     def _begin(self, pyramid: Glimpsable) -> _Memory:
         """The state before the first glimpse."""
         view = pyramid.view(self.view)
-        return _Memory(self.upper.initial(self.view_network(view)), view.new_zeros(()))
+        seen, nothing = self.view_network(view), view.new_zeros(())
+        if isinstance(seen, Cells):
+            return _Memory(self.upper.initial(seen.features), nothing, seen)
+        return _Memory(self.upper.initial(seen), nothing)
 
     def _glance(
         self, pyramid: Glimpsable, memory: _Memory, n: int, choose: Choose, every: bool
-    ) -> tuple[_Memory, GlimpseDistribution, Action, Tensor]:
+    ) -> tuple[_Memory, Policy, Action, Tensor]:
         """Glimpse n, at every scale if asked for: the state after it, what it was drawn from, itself, and outputs."""
-        upper, lower = memory
+        upper, lower, cells = memory
         if n > 0:
             upper = self.turn(lower, upper)
         r2 = self.upper.output(upper)
         raw = self.policy_head(r2)
-        policy = self.policy(raw)
+        policy = self.policy(raw, cells)
         action = choose(policy, raw, r2)
+        cells = None if cells is None else cells.after(action.location)
         taken = self._at_every_scale(action) if every else action
         features = self.glimpse_network(self.sensor(pyramid, *taken), taken)
         if n == 0:
@@ -254,7 +282,7 @@ class PredictionNetwork(nn.Module):
         outputs = self.head(self.lower.output(lower) / (n + 1))
         if every:
             outputs = torch.logsumexp(policy.scale_log_prob(taken.scale).unsqueeze(-1) + outputs, 0)
-        return _Memory(upper, lower), policy, action, outputs
+        return _Memory(upper, lower, cells), policy, action, outputs
 
     def _at_every_scale(self, action: Action) -> Action:
         """(scales, ...) the same place at each scale."""

@@ -18,8 +18,10 @@ from wsram.data.digits import SCENE
 from wsram.data.mnist import is_digits
 from wsram.errors import UserError
 from wsram.estimators.diagnostics import scale_usage
-from wsram.glimpse.actions import Action, GlimpseDistribution
+from wsram.glimpse.actions import Action
 from wsram.glimpse.exploration import coverage_penalty, entropy_bonus
+from wsram.glimpse.patchwork import Patchwork
+from wsram.glimpse.policies import Policy
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead, Head, LabelsHead, NumberHead
 from wsram.models.inheriting import begin_from
@@ -41,9 +43,11 @@ from wsram.tasks.task import Options, Update, centred
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GlimpseRollout = Rollout[Action, GlimpseDistribution]
+GlimpseRollout = Rollout[Action, Policy]
 ROWS = 2000
 """Glimpse sequences looked at together: bounds memory whatever the number of samples."""
+VIEWED = ROWS * 40**2
+"""Pixels of low-resolution views looked at together, likewise."""
 VOTES = 16
 """Sequences that vote, by default."""
 
@@ -62,7 +66,7 @@ def glimpses_at(config: ClassificationConfig, step: int) -> int:
     return 1 + int((config.model.glimpses - 1) * step / growing)
 
 
-def exploration_terms(explore: ExplorationConfig, policy: GlimpseDistribution) -> Tensor | float:
+def exploration_terms(explore: ExplorationConfig, policy: Policy) -> Tensor | float:
     """The exploration terms that are switched on, to be added to the loss; scalar, nats."""
     terms: Tensor | float = 0.0
     if explore.location_entropy or explore.scale_entropy:
@@ -135,7 +139,7 @@ def evaluate_sampled(
 
 def dataset_device(images: Any) -> torch.device:
     """Where images are, one tensor of them or several."""
-    return torch.device((images if isinstance(images, Tensor) else images[0]).device)
+    return torch.device((images if isinstance(images, Tensor | Patchwork) else images[0]).device)
 
 
 def _nll(network: AttentionClassifier, outputs: Tensor, answers: Tensor) -> float:
@@ -154,7 +158,8 @@ def _over(
     training = network.training
     network.eval()
     with torch.no_grad():
-        for part in torch.arange(len(dataset)).split(batch):
+        together = max(1, min(batch, VIEWED // network.prediction.view**2))
+        for part in torch.arange(len(dataset)).split(together):
             examples = dataset.batch(part)
             answers.append(examples.answers)
             with autocast():
@@ -236,7 +241,7 @@ class Classification:
         with torch.no_grad():
             return {
                 "glimpses": torch.tensor(float(rollout.action.scale.shape[-1]), device=rollout.log_p_y.device),
-                "location_std": rollout.policy.log_std.exp().mean(),
+                "location_std": rollout.policy.location_std().mean(),
                 "scale_entropy": rollout.policy.scale_entropy().mean(),
                 "scale_usage": scale_usage(rollout.action.scale, rollout.policy.scale_logits.shape[-1]),
             }

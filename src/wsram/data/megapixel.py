@@ -1,0 +1,241 @@
+"""Megapixel MNIST: a few digits and much scribble on a large black image, and a question about the digits.
+
+The images are those of the two programs that made the data set known, drawn from the same random numbers in the same
+order: 1500 by 1500 pixels, five digits of 28 by 28, three of them of one class, and fifty scribbles from a bank of as
+many. An image is held as a list of what lies where, and drawn where it is looked at.
+
+The two differ in what lies above: "noise-last" (the first) lays scribbles over digits, "digits-last" (the second)
+digits over scribbles. A square covers all that is below it, its black included.
+
+Source: Katharopoulos & Fleuret 2019 (Attention Sampling), scripts/make_mnist.py; Bergner et al. 2023 (Iterative Patch
+Selection), data/megapixel_mnist/make_mnist.py, which adds the tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsram.config import ImageData
+from wsram.data.dataset import Batch, Spec, Splits
+from wsram.data.mnist import Digits, load_test, load_train
+from wsram.errors import UserError, require_at_least
+from wsram.glimpse.patchwork import Patchwork, patchwork
+
+TASKS = {
+    "megapixel-majority": "the digit that three of five are",
+    "megapixel-max": "the largest digit",
+    "megapixel-top": "the digit nearest to the upper edge",
+    "megapixel-multi": "every digit that is there",
+}
+"""What is asked, by the name of the scene."""
+TEST_IMAGES = 1000
+HELD_OUT = 0.1
+"""Share of the training images held out for tuning, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Megapixel:
+    """Digits among scribble; see `wsram.data.dataset.Dataset`.
+
+    bank: (squares, h, w) uint8, every digit that is used, then every scribble.
+    squares: (images, count) int64, which of them lie on each image, in the order in which they are laid.
+    corners: (images, count, 2) int64, row and column of each one's first pixel.
+    digits: (images, digits, 2) int64, corners of the digits (for analyses, never for training).
+    answers: (images,) int64, or (images, 10) of 0 and 1 for several digits.
+    task: one of `TASKS`.
+    canvas: side of an image, in pixels.
+    title: of the set.
+    """
+
+    bank: Tensor
+    squares: Tensor
+    corners: Tensor
+    digits: Tensor
+    answers: Tensor
+    task: str
+    canvas: int
+    title: str
+
+    @property
+    def spec(self) -> Spec:
+        """Ten classes, or labels, on large grey squares."""
+        kind = "labels" if self.answers.is_floating_point() else "class"
+        return Spec(1, kind, tuple("0123456789"), (self.canvas, self.canvas))
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.squares)
+
+    def batch(self, index: Tensor, epoch: int | None = None) -> Batch:
+        """Images as a `Patchwork`, the same in every epoch."""
+        index = index.to(self.bank.device)
+        return Batch(self.images(index), self.answers[index])
+
+    def images(self, index: Tensor) -> Patchwork:
+        """The images numbered `index`."""
+        return patchwork(self.bank[self.squares[index]].float() / 255, self.corners[index], self.canvas)
+
+    def select(self, index: Tensor, title: str) -> Megapixel:
+        """The images numbered `index` as a set of its own."""
+        chosen = {name: getattr(self, name)[index] for name in ("squares", "corners", "digits", "answers")}
+        return replace(self, title=title, **chosen)
+
+    def to(self, device: torch.device) -> Megapixel:
+        """The same on another device."""
+        names = ("bank", "squares", "corners", "digits", "answers")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    def fingerprint(self) -> str:
+        """Of everything that is drawn, and the answers."""
+        whole = hashlib.sha256(f"{self.task} {self.canvas}".encode())
+        for part in (self.bank, self.squares, self.corners, self.answers):
+            whole.update(part.cpu().numpy().tobytes())
+        return whole.hexdigest()[:16]
+
+
+def make_megapixel(
+    digits: Digits,
+    images: int,
+    *,
+    task: str,
+    seed: int,
+    canvas: int = 1500,
+    count: int = 5,
+    noises: int = 50,
+    order: str = "digits-last",
+    title: str = "",
+) -> Megapixel:
+    """A set of such images.
+
+    Args:
+        digits: that it is made of, 28 by 28 pixels.
+        images: how many.
+        task: one of `TASKS`.
+        seed: of all that is drawn; the known programs take 1 for training images and 0 for test images.
+        canvas: side of an image, in pixels.
+        count: digits on an image, more than half of them of one class.
+        noises: scribbles in the bank, and on an image.
+        order: "digits-last" or "noise-last": what is laid over the other.
+        title: of the set.
+
+    Raises:
+        UserError: a number below 1, digits that do not fit on the canvas, or a class that has none.
+    """
+    require_at_least(1, images=images, digits=count)
+    require_at_least(0, noises=noises)
+    size = digits.images.shape[-1]
+    require_at_least(2 * size * (1 + count), canvas=canvas)  # digits find a place that is free after a few throws
+    random = np.random.RandomState(seed)
+    labels = digits.labels.numpy()
+    numbers = _numbers(random, labels, images, count)
+    places = np.stack([_apart(random, count, canvas, size) for _ in range(images)])
+    scribbles, scribble_places, patterns = _scribbles(random, images, noises, canvas, size)
+    used, which = np.unique(numbers, return_inverse=True)
+    # As the known programs have it, from bytes to a share and back, which rounds some values down by one.
+    ink = (digits.images.numpy()[used].astype(np.float32) / 255.0 * 255).astype(np.uint8)
+    bank = np.concatenate([ink, (scribbles * 255).astype(np.uint8)])
+    parts = [(which.reshape(numbers.shape), places), (patterns + len(used), scribble_places)]
+    below, above = parts if order == "noise-last" else parts[::-1]
+    named = labels[numbers]
+    return Megapixel(
+        bank=torch.from_numpy(bank),
+        squares=torch.from_numpy(np.concatenate([below[0], above[0]], 1)),
+        corners=torch.from_numpy(np.concatenate([below[1], above[1]], 1)),
+        digits=torch.from_numpy(places),
+        answers=torch.from_numpy(_answers(task, named, places)),
+        task=task,
+        canvas=canvas,
+        title=title,
+    )
+
+
+def open_megapixel(data: ImageData) -> Splits:
+    """The data set that these settings name; `UserError` if it cannot be had."""
+    for name, value in (("--distortion", data.distortion), ("--empty", data.empty)):
+        if value:
+            raise UserError(f"{name} is for scenes of one digit, and {data.scene} is fixed images; leave it out")
+    held = max(1, round(HELD_OUT * data.training_images)) if data.validation is None else data.validation
+    if not 1 <= held < data.training_images:
+        raise UserError(
+            f"validation images must be from 1 to {data.training_images - 1}, to leave images to train on, got {held}; "
+            "choose a number with --validation"
+        )
+
+    def make(digits: Digits, images: int, seed: int, title: str) -> Megapixel:
+        return make_megapixel(
+            digits, images, task=data.scene or "", seed=seed, canvas=data.canvas, count=data.digits,
+            noises=data.noises, order=data.order, title=title,
+        )  # fmt: skip
+
+    whole = make(load_train(data.source, download=data.download), data.training_images, 1, "")
+    kept = len(whole) - held
+    return Splits(
+        whole.select(torch.arange(kept), f"training images of {data.canvas} by {data.canvas} pixels"),
+        whole.select(torch.arange(kept, len(whole)), "validation images, held out of the training images"),
+        lambda: make(load_test(data.source, download=data.download), TEST_IMAGES, 0, "test images"),
+    )
+
+
+def _numbers(random: np.random.RandomState, labels: np.ndarray, images: int, count: int) -> np.ndarray:
+    """(images, count) which digits lie on each image: those of the target first."""
+    target_digits = count // 2 + 1
+    of = [(np.flatnonzero(labels == name), np.flatnonzero(labels != name)) for name in range(10)]
+    if empty := [str(name) for name, (same, _) in enumerate(of) if not len(same)]:
+        raise UserError(f"expected digits of all ten classes, found none of {', '.join(empty)}; name other data")
+    chosen = []
+    for _ in range(images):
+        same, other = of[int(random.rand() * 10)]
+        chosen.append(np.concatenate([random.choice(same, target_digits), random.choice(other, count - target_digits)]))
+    return np.array(chosen)
+
+
+def _apart(random: np.random.RandomState, count: int, canvas: int, size: int) -> np.ndarray:
+    """(count, 2) corners of squares that do not overlap."""
+    placed: list[np.ndarray] = []
+    while len(placed) < count:
+        corner = np.round(random.rand(2) * (canvas - size)).astype(np.int64)
+        if not any((np.abs(corner - other) < size).all() for other in placed):
+            placed.append(corner)
+    return np.array(placed)
+
+
+def _scribbles(
+    random: np.random.RandomState, images: int, noises: int, canvas: int, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bank (noises, size, size) in [0, 1], corners (images, noises, 2), and which of the bank (images, noises).
+
+    A scribble is two straight lines through a corner of its square, the second mirrored at random.
+    """
+    slopes = np.tan(random.rand(noises) * np.pi / 2.5)
+    first = np.zeros((noises, size, size), dtype=bool)
+    for one, slope in zip(first, slopes, strict=True):
+        end = size - 0.51
+        along = np.linspace(0, min(end, end / slope), 2 * size)
+        one[np.round(along).astype(int), np.round(slope * along).astype(int)] = True
+    second = first.copy()
+    random.shuffle(second)
+    for _ in range(2):  # twice along the same axis, as the known programs have it
+        mirrored = random.rand(noises) < 0.33
+        second[mirrored] = np.flip(second[mirrored], 2)
+    ink = (first | second) * (random.rand(noises, size, size) * 0.2 + 0.8)
+    corners = (random.rand(images, noises, 2) * (canvas - 2 * size) + size).astype(np.int64)
+    patterns = (random.rand(images, noises) * noises).astype(np.int64)
+    return ink.astype(np.float32), corners, patterns
+
+
+def _answers(task: str, named: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """What is asked of images whose digits (images, count) lie at corners (images, count, 2)."""
+    if task == "megapixel-majority":
+        return named[:, 0]
+    if task == "megapixel-max":
+        return named.max(1)
+    if task == "megapixel-top":
+        return named[np.arange(len(named)), places[..., 0].argmin(1)]
+    if task == "megapixel-multi":
+        return np.eye(10, dtype=np.float32)[named].max(1)
+    raise UserError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")

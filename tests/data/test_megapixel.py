@@ -1,0 +1,121 @@
+"""Megapixel MNIST: what lies where, what is asked, and that it is the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import write_digits
+from wsram.config import ImageData
+from wsram.data import open_data
+from wsram.data.megapixel import TASKS, Megapixel, make_megapixel
+from wsram.data.mnist import Digits, load_train
+from wsram.errors import UserError
+
+
+def digits() -> Digits:
+    """Forty digits whose every pixel is ten times the class, and at least 1."""
+    labels = torch.arange(40) % 10
+    return Digits((10 * labels + 1).to(torch.uint8).view(-1, 1, 1).expand(-1, 28, 28).contiguous(), labels)
+
+
+def some(task: str = "megapixel-majority", **changes: object) -> Megapixel:
+    settings: dict[str, object] = {"seed": 1, "canvas": 400, "noises": 6} | changes
+    return make_megapixel(digits(), 12, task=task, **settings)  # type: ignore[arg-type]
+
+
+def named(data: Megapixel) -> list[list[int]]:
+    """The class of every digit of every image, read from the middle of the digit."""
+    images = data.images(torch.arange(len(data))).render()[:, 0]
+    return [
+        [round((float(image[row + 14, column + 14]) * 255 - 1) / 10) for row, column in corners.tolist()]
+        for image, corners in zip(images, data.digits, strict=True)
+    ]
+
+
+def test_what_is_asked_is_answered_by_the_digits_that_are_there() -> None:
+    for task in TASKS:
+        data = some(task)
+        for classes, corners, answer in zip(named(data), data.digits, data.answers, strict=True):
+            if task == "megapixel-majority":
+                assert classes.count(int(answer)) == 3
+            elif task == "megapixel-max":
+                assert max(classes) == int(answer)
+            elif task == "megapixel-top":
+                assert classes[int(corners[:, 0].argmin())] == int(answer)
+            else:
+                assert set(classes) == set(answer.nonzero().flatten().tolist())
+                assert data.spec.answer == "labels"
+
+
+def test_digits_do_not_overlap_and_scribbles_keep_off_the_edge() -> None:
+    data = some(noises=30)
+    apart = (data.digits.unsqueeze(1) - data.digits.unsqueeze(2)).abs().amax(-1)
+    assert bool((apart[:, ~torch.eye(5, dtype=torch.bool)] >= 28).all())
+    scribbles = data.corners[:, :30]  # below the digits, by default
+    assert int(scribbles.min()) >= 28 and int(scribbles.max()) < 400 - 28
+
+
+def test_the_order_says_what_covers_the_other() -> None:
+    above, below = some(noises=400), some(noises=400, order="noise-last")
+    assert torch.equal(above.digits, below.digits) and torch.equal(above.answers, below.answers)
+    where = above.digits[0, 0].tolist()
+    patches = [
+        d.images(torch.tensor([0])).render()[0, 0, where[0] : where[0] + 28, where[1] : where[1] + 28]
+        for d in (above, below)
+    ]
+    assert len(patches[0].unique()) == 1 < len(patches[1].unique())
+
+
+def test_a_scribble_is_one_or_two_lines_of_bright_ink() -> None:
+    data = some(noises=50)
+    bank = data.bank[-50:]
+    assert bank[bank > 0].min() >= 203 and bank.max() <= 255  # 0.8 of 255 and more
+    ink = (bank > 0).sum((1, 2))
+    assert int(ink.min()) >= 20 and int(ink.max()) <= 115
+
+
+def test_the_draws_are_those_of_the_known_programs() -> None:
+    """The first numbers of NumPy's generator seeded with 1, taken as the known programs take them."""
+    data, labels = some(), digits().labels
+    target = int(0.417022004702574 * 10)  # the first number of that generator
+    assert int(data.answers[0]) == target and named(data)[0].count(target) == 3
+    assert labels.tolist().count(target) == 4
+
+
+def test_the_same_settings_make_the_same_images_and_others_do_not() -> None:
+    assert some().fingerprint() == some().fingerprint()
+    others = (some(seed=2), some(order="noise-last"), some("megapixel-max"), some(noises=7), some(canvas=401))
+    assert len({some().fingerprint(), *(other.fingerprint() for other in others)}) == 6
+    first, again = (some().batch(torch.tensor([3, 5]), epoch) for epoch in (0, None))
+    assert torch.equal(first.images.view(20), again.images.view(20))  # type: ignore[union-attr]
+
+
+def test_opened_it_is_parted_into_training_validation_and_test_images(tmp_path: Path) -> None:
+    folder = write_digits(tmp_path / "digits")
+    settings = ImageData(str(folder), scene="megapixel-max", training_images=30, canvas=500, noises=5)
+    splits = open_data(settings, 0)
+    assert (len(splits.train), len(splits.validation)) == (27, 3)
+    assert splits.train.spec.size == (500, 500) and splits.train.spec.answer == "class"
+    test = splits.open_test()
+    assert isinstance(test, Megapixel) and len(test) == 1000
+    whole = make_megapixel(load_train(str(folder)), 30, task="megapixel-max", seed=1, canvas=500, noises=5)
+    assert isinstance(splits.validation, Megapixel)
+    assert torch.equal(splits.validation.digits, whole.digits[27:])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"distortion": 0.5}, "--distortion is for scenes of one digit"),
+        ({"validation": 30}, "validation images must be from 1 to 29"),
+        ({"canvas": 100}, "canvas"),
+    ],
+)
+def test_what_cannot_be_is_said(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    folder = write_digits(tmp_path / "digits")
+    settings: dict[str, object] = {"scene": "megapixel-top", "training_images": 30} | changes
+    with pytest.raises(UserError, match=message):
+        open_data(ImageData(str(folder), **settings), 0)  # type: ignore[arg-type]

@@ -1,0 +1,117 @@
+"""The classifier with a policy that points: every way of training it, and what reaches what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.networks import CLASSES, classifier, following
+from wsram.errors import UserError
+from wsram.estimators import ESTIMATORS
+from wsram.glimpse.actions import Action
+from wsram.glimpse.policies import MapDistribution, cell_of
+from wsram.models.classifier import AttentionClassifier
+
+SETTINGS: dict[str, Any] = {"policy": "map", "view": 12, "map_stride": 2, "network": "conv", "glimpses": 3}
+
+
+def pointer(**changes: Any) -> AttentionClassifier:
+    """A small network with a map of 6 by 6 cells, float64."""
+    torch.manual_seed(0)
+    return classifier(**(SETTINGS | changes)).double()
+
+
+def images(batch: int = 4) -> Tensor:
+    return torch.rand(batch, 1, 30, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+ANSWERS = torch.arange(4) % CLASSES
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("inference", [True, False])
+def test_every_estimator_trains_a_network_that_points(name: str, inference: bool) -> None:
+    entry = ESTIMATORS[name]
+    if inference and not entry.trains_proposal:
+        return
+    model = pointer()
+    generator = torch.Generator().manual_seed(0)
+    kinds = {"with_inference": inference, "centred": inference and getattr(entry, "centred", False)}
+    rollout = model(images(), ANSWERS, samples=4, generator=generator, **kinds)
+    extra = {} if rollout.mean_log_p_a is None else {"mean_log_p_a": rollout.mean_log_p_a}
+    entry.function(rollout.log_p_y, rollout.log_p_a, rollout.log_q_a, **extra).loss.backward()
+    for part in (model.prediction.view_network, model.prediction.policy_head, model.prediction.glimpse_network):
+        reached = [p.grad is not None and bool(p.grad.isfinite().all()) for p in part.parameters()]
+        assert all(reached)
+    if inference:
+        assert model.inference is not None
+        assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.inference.parameters())
+
+
+@pytest.mark.parametrize("changes", [{"defensive": 0.5, "dreams": 2}, {"sum_scale": True}, {"temperature": 1.7}])
+def test_it_takes_part_in_every_way_of_drawing(changes: dict[str, Any]) -> None:
+    model = pointer()
+    rollout = model(images(), ANSWERS, samples=3, generator=torch.Generator().manual_seed(0), **changes)
+    for value in (rollout.log_p_y, rollout.log_p_a, rollout.log_q_a):
+        assert value.shape == (3, 4, 3) and bool(value.isfinite().all())
+
+
+def test_a_fresh_network_points_where_the_contrast_is() -> None:
+    model = pointer(fresh=True, inference=False)
+    scene = torch.zeros(1, 1, 36, 36, dtype=torch.float64)
+    scene[0, 0, 25:29, 7:11] = 1.0
+    looked = model.predict(scene)
+    column, row = ((looked.action.location[0, 0] + 1) / 2 * 35).tolist()
+    assert 23 < row < 31 and 5 < column < 13
+
+
+def test_a_fresh_inference_network_proposes_what_the_policy_does() -> None:
+    model = pointer(fresh=True)
+    rollout = model(images(), ANSWERS, samples=3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rollout.log_p_a, rollout.log_q_a)
+
+
+def test_what_was_looked_at_is_not_looked_at_again() -> None:
+    model = pointer(glimpses=4, map_toll=40.0, inference=False)
+    action = model.predict(images(), samples=50, generator=torch.Generator().manual_seed(0)).action
+    cell = cell_of(action.location, 6)
+    row, column = cell // 6, cell % 6
+    for n in range(4):
+        for m in range(n):
+            near = torch.maximum((row[..., n] - row[..., m]).abs(), (column[..., n] - column[..., m]).abs())
+            assert int(near.min()) > 1
+
+
+def test_the_label_reaches_the_policy_of_prediction_in_no_way_through_the_inference_network() -> None:
+    model = pointer()
+    rollout = model(images(), ANSWERS, samples=2, generator=torch.Generator().manual_seed(0))
+    found = torch.autograd.grad(rollout.log_q_a.sum(), list(model.prediction.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in found)
+
+
+def test_scores_follow_from_the_actions_alone() -> None:
+    model = pointer(inference=False)
+    rollout = model(images(), ANSWERS, samples=2, generator=torch.Generator().manual_seed(0), with_inference=False)
+    for m in range(2):
+        taken = Action(rollout.action.location[m], rollout.action.scale[m])
+        looked = model.prediction.look(images(), following(taken))
+        assert isinstance(looked.policy, MapDistribution)
+        torch.testing.assert_close(looked.policy.log_prob(taken), rollout.log_p_a[m])
+
+
+def test_images_that_are_done_leave_the_others_as_they_were() -> None:
+    model = pointer(inference=False)
+    looked = model.predict(images())
+    stopped = model.prediction.look_until(images(), lambda outputs: outputs.argmax(-1) == outputs.argmax(-1)[0])
+    for n, taken in enumerate(stopped.taken.tolist()):
+        torch.testing.assert_close(stopped.action.location[n, :taken], looked.action.location[n, :taken])
+
+
+def test_a_map_that_does_not_divide_the_view_is_refused() -> None:
+    with pytest.raises(UserError, match="multiple of the map's stride, got 12 and 5"):
+        pointer(map_stride=5)
+    with pytest.raises(UserError, match="unknown policy 'fan'"):
+        pointer(policy="fan")
