@@ -129,6 +129,16 @@ class Robust:
     """JSON file to keep the figures in."""
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Measure what looking costs as images grow, beside a CNN, patch selection and attention sampling."""
+
+    sides: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)
+    """Of the images, in pixels, ascending."""
+    folder: Path = Path("docs/results/sizes")
+    """Folder of sizes.json and sizes.png."""
+
+
 def _mnist(args: Mnist, screen: Screen) -> None:
     from experiments import mnist
 
@@ -200,6 +210,12 @@ def _robust(args: Robust, screen: Screen) -> None:
     robustness(args.network, args.data, screen, test=args.test, to=args.save)
 
 
+def _sizes(args: Sizes, screen: Screen) -> None:
+    from experiments.sizes import sizes
+
+    sizes(screen, args.folder, sides=args.sides)
+
+
 COMMANDS: Commands = {
     "mnist": (Mnist, _mnist),
     "flickr8k": (Flickr8k, _flickr8k),
@@ -207,6 +223,7 @@ COMMANDS: Commands = {
     "benchmark": (Benchmark, _benchmark),
     "pointing": (Pointing, _pointing),
     "robust": (Robust, _robust),
+    "sizes": (Sizes, _sizes),
 }
 
 
