@@ -24,7 +24,8 @@ from wsram.viewing import draw_panels, save
 
 NEVER = 2.0
 """A probability that none reaches: all glimpses are taken."""
-STOPS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999, NEVER)
+SURE = tuple(1 - 10**-n for n in range(4, 8))
+STOPS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, *SURE, NEVER)
 """Probabilities to stop at, of which validation examples choose one."""
 
 
@@ -50,7 +51,7 @@ def stopping(trained: Trained, screen: Screen, *, test: bool = False, to: Path |
     chosen = chosen_of(curve)
     found: dict[str, Any] = {"stop_at": chosen["stop_at"], "validation": curve, "glimpses": network.prediction.glimpses}
     if test:
-        stops = (chosen["stop_at"], NEVER)
+        stops = sorted({chosen["stop_at"], NEVER})
         found["test"] = stopping_curve(*_looked(trained, network, trained.examples(test=True)), stops)
     for name in ("validation", "test"):
         if name in found:
@@ -97,7 +98,7 @@ def _table(title: str, curve: list[dict[str, float]], chosen: float) -> Table:
     most = curve[-1]["glimpses"]
     rows = []
     for row in curve:
-        stop = "never" if row["stop_at"] == NEVER else f"{row['stop_at']:g}"
+        stop = "never" if row["stop_at"] == NEVER else f"{row['stop_at']:.8g}"
         stop += " (chosen)" if row["stop_at"] == chosen else ""
         share = row["glimpses"] / most
         rows.append([stop, f"{row['glimpses']:.2f}", f"{share:.0%}", f"{row['error']:.2%}", f"{row['aurc']:.3%}"])

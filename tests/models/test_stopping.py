@@ -82,5 +82,5 @@ def test_where_to_stop_is_chosen_as_the_fewest_glimpses_that_cost_no_error() -> 
 def test_a_run_is_measured_on_validation_and_what_is_chosen_on_test(digit_run: Path, tmp_path: Path) -> None:
     found = stopping(open_trained(digit_run), Screen(quiet=True), test=True, to=tmp_path / "stopping.json")
     assert [row["stop_at"] for row in found["validation"]] == list(STOPS)
-    assert [row["stop_at"] for row in found["test"]] == [found["stop_at"], NEVER]
+    assert [row["stop_at"] for row in found["test"]] == sorted({found["stop_at"], NEVER})
     assert (tmp_path / "stopping.json").exists() and (tmp_path / "stopping.png").exists()
