@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STAMP := $(VENV)/.installed
 TOOLS := build/tools
 
-.PHONY: setup demo test lint docs package verify fuzz torture audit lock release-check clean
+.PHONY: setup demo test lint docs tutorials figures package verify fuzz torture audit lock release-check clean
 
 setup: $(STAMP) ; @:
 
@@ -33,8 +33,18 @@ lint: setup
 	@$(BIN)/lint-imports
 
 docs: setup
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "open site/index.html"
+
+# The tutorials run as notebooks, and their pages made of what came out.
+tutorials: setup
+	@$(BIN)/python docs/hooks/tutorials.py
+
+# The pages' pictures (of MNIST, see verify), what commands print, and all parts that are made of code and files.
+figures: setup
+	@$(BIN)/python docs/hooks/figures.py
+	@$(BIN)/python docs/hooks/outputs.py
+	@$(BIN)/python docs/hooks/parts.py
 
 # Built, installed into a fresh environment, used there; PYTHONS="python3.12 python3.13" tries others, all anew.
 package: setup
@@ -70,7 +80,7 @@ $(TOOLS):
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet cyclonedx-bom pip-audit uv
 
-release-check: lint test package docs verify
+release-check: lint test package tutorials docs verify
 	@echo "now: version and date (CHANGELOG.md, CITATION.cff, pyproject.toml), a tag"
 
 clean:

@@ -122,13 +122,42 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert not [target for target in local if not (page.parent / target.split("#")[0]).exists()]
 
 
-@each_page([page for page in PAGES if blocks(page, "python")])
+SLOW = "docs/tutorials/folder.md"
+
+
+@each_page(
+    [
+        pytest.param(page, marks=pytest.mark.slow) if page == ROOT / SLOW else page
+        for page in PAGES
+        if blocks(page, "python")
+    ]
+)
 def test_python_on_pages_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = compile(blocks(page, "python"), str(page), "exec", dont_inherit=True)
     # A page may add to the registries, which other tests look at.
     with patch.dict(HEADS), patch.dict(ESTIMATORS):
         exec(code, {"__name__": "page"})
+
+
+TUTORIALS = sorted(ROOT.glob("docs/tutorials/*.py"))
+
+
+@pytest.mark.parametrize("source", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorials_page_holds_the_notebooks_code(source: Path) -> None:
+    """Which the test above runs, in one process; as notebooks, by `make tutorials` and slow tests."""
+    jupytext = pytest.importorskip("jupytext", reason="the notebooks extra is not installed")
+    cells = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code"]
+    shown = [line for line in blocks(source.with_suffix(".md"), "python").splitlines() if line]
+    assert shown == [line for cell in cells for line in cell.splitlines() if line], "run `make tutorials`"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs_as_a_notebook_that_is_not_flooded(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nbclient", reason="the notebooks extra is not installed")
+    notebook = hook("tutorials").run(source, tmp_path)
+    assert all(len(cell.get("outputs", [])) <= hook("tutorials").OUTPUTS for cell in notebook.cells)
 
 
 @each_page([page for page in PAGES if blocks(page, "py")])

@@ -138,3 +138,33 @@ def test_a_bound_names_what_is_below_it() -> None:
     for value in (0, float("nan")):
         with pytest.raises(ValueError, match=f"lower units must be at least 1, got {value}"):
             require_at_least(1, glimpses=4, lower_units=value)
+
+
+def test_below_a_notebooks_cell_progress_is_one_output_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, str]] = []
+
+    class Handle:
+        def display(self, data: dict[str, str], *, raw: bool) -> None:
+            shown.append(("new", data["text/plain"]))
+
+        def update(self, data: dict[str, str], *, raw: bool) -> None:
+            shown.append(("replaced", data["text/plain"]))
+
+    display = pytest.importorskip("IPython.display", reason="the notebooks extra is not installed")
+    monkeypatch.setattr(display, "DisplayHandle", Handle)
+    screen = Screen()
+    screen.in_notebook = True
+    assert screen.moves
+    with screen.progress() as bar:
+        line = bar.add_task("", total=500)
+        for n in range(500):
+            bar.update(line, completed=n + 1, description=f"error {n}")
+    assert [kind for kind, _ in shown].count("new") == 1 and len(shown) < 10
+    assert "500/500" in shown[-1][1] and "error 499" in shown[-1][1] and "\x1b" not in shown[-1][1]
+
+
+def test_a_quiet_screen_shows_nothing_in_a_notebook() -> None:
+    screen = Screen(quiet=True)
+    screen.in_notebook = True
+    with screen.progress() as bar:
+        bar.update(bar.add_task("", total=1), completed=1)

@@ -1,7 +1,8 @@
 """Equations become MathML while the pages are built, so that the finished site needs no script to show them.
 
 Arithmatex (generic mode) keeps TeX away from Markdown and marks it in the HTML, in pages and in docstrings alike;
-what it marked is converted here. TeX that cannot be converted is a warning, and so fails a strict build.
+what it marked is converted here, by an extension of Python-Markdown, whichever program builds the site. TeX that
+cannot be converted ends the build.
 The converter itself passes over braces that do not match, leaves a command it does not know as it is, and sets a
 function's name without the space that TeX has beside it: "log p" would be read as one word.
 """
@@ -9,14 +10,13 @@ function's name without the space that TeX has beside it: "log p" would be read 
 from __future__ import annotations
 
 import html
-import logging
 import re
 import xml.etree.ElementTree as ET
-from typing import Any
 
 from latex2mathml.converter import convert
+from markdown import Extension, Markdown
+from markdown.postprocessors import Postprocessor
 
-LOG = logging.getLogger("mkdocs.plugins.mathml")
 MARKED = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 THIN = "0.1667em"
@@ -28,18 +28,25 @@ OPENING, ENDING = frozenset("([{|∥‖"), frozenset(")]}|∥‖∇")
 ET.register_namespace("", NAMESPACE)
 
 
-def on_page_content(page_html: str, *, page: Any, **_: Any) -> str:
-    """Replace every equation of a page, docstrings included, by MathML."""
+class MathML(Extension):
+    """The extension of Python-Markdown, to be named after Arithmatex: `docs.hooks.mathml:MathML`."""
 
-    def converted(match: re.Match[str]) -> str:
-        element, tex = match[1], html.unescape(match[2]).strip()
-        try:
-            return mathml(tex, "block" if element == "div" else "inline")
-        except Exception as error:
-            LOG.warning("%s: cannot convert %r: %r", page.file.src_uri, tex, error)
-            return match[0]
+    def extendMarkdown(self, md: Markdown) -> None:
+        """Convert once everything else is HTML."""
+        md.postprocessors.register(_Converted(md), "mathml", 0)
 
-    return MARKED.sub(converted, page_html)
+
+class _Converted(Postprocessor):
+    def run(self, text: str) -> str:
+        return MARKED.sub(_converted, text)
+
+
+def _converted(match: re.Match[str]) -> str:
+    element, tex = match[1], html.unescape(match[2]).strip()
+    try:
+        return mathml(tex, "block" if element == "div" else "inline")
+    except Exception as error:
+        raise ValueError(f"cannot convert {tex!r}: {error!r}") from error
 
 
 def mathml(tex: str, display: str = "inline") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -271,7 +272,54 @@ def variance_table() -> str:
     return Table("", header, rows).markdown()
 
 
+HOMES = {"wsram": ROOT / "src" / "wsram", "experiments": ROOT / "experiments"}
+PACKAGES = ("wsram", "wsram.estimators", "wsram.glimpse", "wsram.models", "wsram.data", "wsram.tasks", "experiments")
+"""Those with a page of the API reference each."""
+WITH_SOURCE = ("wsram.estimators", "wsram.glimpse", "wsram.models")
+"""Packages whose code stands beside its documentation: that of the mathematics."""
+
+
+def modules(package: str) -> str:
+    """A directive of mkdocstrings for a package and each of its own public modules, not for packages inside it."""
+    top, _, inside = package.partition(".")
+    folder = HOMES[top].joinpath(*inside.split(".")) if inside else HOMES[top]
+    own = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    source = str(package in WITH_SOURCE).lower()
+    options = f"{{heading_level: 2, skip_local_inventory: false, show_source: {source}}}"
+    return "\n\n".join(f"::: {name}\n    options: {options}" for name in (package, *(f"{package}.{n}" for n in own)))
+
+
+def robustness() -> str:
+    """Error and confidence of the networks whose limits were measured, from their own files."""
+    folders = sorted([*ROOT.glob("checkpoints/*"), *ROOT.glob("src/wsram/released/*")], key=lambda path: path.name)
+    found = {each.name: json.loads(path.read_text()) for each in folders if (path := each / "robustness.json").exists()}
+    first = next(iter(found.values()))
+    rows = [
+        [condition, *(_measured(record["conditions"].get(condition)) for record in found.values())]
+        for condition in first["conditions"]
+    ]
+    rows.append(["a black image", *(f"{r['black']['said']} ({r['black']['confidence']:.3f})" for r in found.values())])
+    header = [f"`{name}`, {record['digits']:,} {record['set']} digits" for name, record in found.items()]
+    return Table("", ["condition", *header], rows).markdown()
+
+
+def outputs(name: str) -> str:
+    """Command lines and what they printed, as `docs/hooks/outputs.py` kept it."""
+    kept = json.loads((ROOT / "docs" / "outputs.json").read_text(encoding="utf-8"))[name]
+    return "\n\n".join(f"```console\n$ {line}\n{text}\n```" for line, text in kept)
+
+
+def _measured(row: Mapping[str, float] | None) -> str:
+    return "" if row is None else f"{row['error']:.2%} ({row['confidence']:.3f})"
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "robustness": robustness,
+    **{
+        f"output of {name}": functools.partial(outputs, name)
+        for name in ("first", "models", "predict", "look", "explain", "train", "evaluate", "release")
+    },
+    **{f"modules of {package}": functools.partial(modules, package) for package in PACKAGES},
     "tree": tree,
     "released networks": released_table,
     "variances": variance_table,

@@ -26,7 +26,11 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool = False, error: bool = False) -> None:
-        self.console = Console(quiet=quiet, stderr=error, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        # In a notebook as text, which a cell gathers into one output: rich would make one of every line.
+        self.in_notebook = Console(quiet=True).is_jupyter and not error
+        self.console = Console(
+            quiet=quiet, stderr=error, soft_wrap=True, markup=False, highlight=False, emoji=False, force_jupyter=False
+        )
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -50,7 +54,7 @@ class Screen:
     @property
     def moves(self) -> bool:
         """Whether what was said can be replaced: on a terminal, or below a notebook's cell."""
-        return self.console.is_terminal or self.console.is_jupyter
+        return self.console.is_terminal or self.in_notebook
 
     def progress(self, *, shown: bool = True) -> Progress:
         """A progress bar with room for a few words; below a notebook's cell, one line that is replaced."""
@@ -60,7 +64,7 @@ class Screen:
             TimeRemainingColumn(),
             TextColumn("{task.description}", markup=False),
         )
-        if shown and self.console.is_jupyter and not self.console.quiet:
+        if shown and self.in_notebook and not self.console.quiet:
             return _InNotebook(*columns)
         return Progress(*columns, console=self.console, disable=not shown or not self.console.is_terminal)
 
