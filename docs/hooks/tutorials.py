@@ -25,7 +25,7 @@ def run(source: Path, place: Path) -> NotebookNode:
     """The notebook with its outputs, run in a folder."""
     notebook = jupytext.read(source)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(place)}}).execute()
+    NotebookClient(notebook, timeout=600, coalesce_streams=True, resources={"metadata": {"path": str(place)}}).execute()
     return notebook
 
 

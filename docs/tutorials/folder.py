@@ -89,8 +89,6 @@ for path, answer in predictor.predict_many(["shapes/cross/00.png", "absent.png"]
 prediction.draw().savefig("folder-look.png")
 
 # %% [markdown]
-# ![The glimpses that it took of a disc, and what it believed after each](folder-look.png)
-#
 # To pass it on: `wsram release runs/shapes --to my-network` writes a folder with a card, which `from_pretrained` opens
 # anywhere, and `predictor.push_to_hub("OWNER/NAME")` sends it to the Hugging Face Hub. What a network gets wrong that never saw its
 # like is on [Limits](../limits.md).
