@@ -22,6 +22,7 @@ if CHROMIUM is None:
 pytest.importorskip("gradio", reason="the page needs the app extra")
 playwright = pytest.importorskip("playwright.sync_api", reason="drives the browser")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+playwright.expect.set_options(timeout=120_000)  # a loaded machine is not a defect
 pytestmark = pytest.mark.slow
 
 
