@@ -112,6 +112,11 @@ def exportable(network: Network) -> AttentionClassifier:
             "captions cannot be exported: they are searched for word by word, on the features of a backbone; "
             "name a network that names what it sees"
         )
+    if network.arguments["policy"] != "gaussian":
+        raise UserError(
+            f"a network whose policy is {network.arguments['policy']!r} cannot be exported yet; name one whose policy is "
+            "'gaussian'"
+        )
     return network
 
 

@@ -39,7 +39,7 @@ KNOWN = {
         "freeze",
     ),
     *("widths", "lower_units", "upper_units", "view", "std_range", "unit", "longest", "calibration", "inference"),
-    "precision",
+    *("precision", "policy", "map_stride", "map_toll", "warp", "dropout"),
 }
 """Arguments of a network that the page heeds, or that do not matter to it."""
 SIDE = 100
@@ -84,6 +84,8 @@ def _require_known(network: AttentionClassifier) -> None:
     odd = sorted(network.arguments.keys() - KNOWN)
     if network.arguments["network"] not in NETWORKS:
         odd.append(f"pretrained {network.arguments['network']}")
+    if len(network.arguments["widths"]) != 2:
+        odd.append(f"{len(network.arguments['widths'])} convolutions")
     if odd:
         raise UserError(f"the page does not know the network's {', '.join(odd)}; export .onnx instead")
 
