@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wsram.errors import UserError, printable
 from wsram.glimpse.actions import Action, GlimpseDistribution
+from wsram.glimpse.policies import Policy
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import LabelsHead, NumberHead
 
@@ -67,11 +68,12 @@ def own(network: AttentionClassifier, images: Tensor, noise: tuple[Tensor, Tenso
     """What `wsram.export.graph.Look` should return, by the network's own way of looking."""
     taken = 0
 
-    def choose(policy: GlimpseDistribution, raw: Tensor, r2: Tensor) -> Action:
+    def choose(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
         nonlocal taken
         n, taken = taken, taken + 1
         if noise is None:
             return policy.mode()
+        assert isinstance(policy, GlimpseDistribution)
         location = policy.mean + policy.log_std.exp() * noise[0][:, n]
         return Action(location, (policy.scale_logits + noise[1][:, n]).argmax(-1))
 

@@ -114,8 +114,7 @@ def exportable(network: Network) -> AttentionClassifier:
         )
     if network.arguments["policy"] != "gaussian":
         raise UserError(
-            f"a network whose policy is {network.arguments['policy']!r} cannot be exported yet; name one whose policy is "
-            "'gaussian'"
+            f"a network whose policy is {network.arguments['policy']!r} cannot be exported; name a gaussian one"
         )
     return network
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsram.glimpse.actions import Action
+from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.glimpse.contrast import in_contrast
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import LabelsHead, NumberHead
@@ -110,6 +110,7 @@ class Looking(nn.Module):
             action = Action(torch.tanh(raw[:, :2]), raw[:, 4:].argmax(-1))
         else:
             policy = prediction.policy(raw)
+            assert isinstance(policy, GlimpseDistribution)
             location = policy.mean + policy.log_std.exp() * noise.location
             action = Action(location, (policy.scale_logits + noise.scale).argmax(-1))
         features = prediction.glimpse_network(self._patch(canvas, action), action)
