@@ -4,30 +4,52 @@ The photographs are those of the package elpv-dataset (`pip install elpv-dataset
 al. 2019), 2,624 cells of 300 by 300 pixels with a probability of defect of 0, 1/3, 2/3 or 1. A cell counts as defective
 above 0.5, the usual rule. Their licence is CC BY-NC-SA 4.0: for research, not for sale; nothing of them is kept here.
 
-    python examples/solar_cells.py cells.csv
+The column split says what each cell is for. Of each class and kind of cell, the cells in a random order of a fixed seed
+are dealt out to five folds; one of them is for test, half of the next one for validation, the rest for training.
+
+    python examples/solar_cells.py cells.csv            # fold 0 is for test; `cells.csv 3` leaves fold 3 out
     wsram train cells.csv
 """
 
 import csv
+import random
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+FOLDS = 5
+
+
+def parts(groups: list[str], test: int) -> list[str]:
+    """For each cell its part, given what it must be spread over evenly, and the fold that is for test."""
+    order = list(range(len(groups)))
+    random.Random(0).shuffle(order)
+    order.sort(key=lambda n: groups[n])  # keeps the random order within a group
+    said = [""] * len(groups)
+    for dealt, n in enumerate(order):
+        fold = (dealt - test) % FOLDS
+        said[n] = "test" if fold == 0 else "val" if fold == 1 and dealt // FOLDS % 2 else "train"
+    return said
+
 
 def main() -> None:
     """Write the table that the command line names."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python examples/solar_cells.py TABLE.csv")
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], *([str(n)] for n in range(FOLDS))):
+        sys.exit("usage: python examples/solar_cells.py TABLE.csv [FOLD from 0 to 4]")
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         sys.exit("the photographs are in the package elpv-dataset; pip install elpv-dataset")
     data = Path(spec.origin).parent / "data"
+    cells = [line.split() for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines()]
+    labels = ["defective" if float(probability) > 0.5 else "good" for _, probability, _ in cells]
+    split = parts(
+        [f"{label} {kind}" for label, (_, _, kind) in zip(labels, cells, strict=True)], int((*sys.argv, 0)[2])
+    )
     with Path(sys.argv[1]).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["path", "label"])
-        for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines():
-            name, probability, _kind = line.split()
-            table.writerow([str(data / name), "defective" if float(probability) > 0.5 else "good"])
+        table.writerow(["path", "label", "split"])
+        for (name, _, _), label, part in zip(cells, labels, split, strict=True):
+            table.writerow([str(data / name), label, part])
 
 
 if __name__ == "__main__":

@@ -113,6 +113,8 @@ class Pointing:
     """Scenes of each kind."""
     samples: int = 500
     """Sequences of glimpses for a map, and predictions for one of occlusion."""
+    save: Path | None = None
+    """JSON file to keep the shares in."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,24 @@ class Sizes:
     """Of the images, in pixels, ascending."""
     folder: Path = Path("docs/results/sizes")
     """Folder of sizes.json and sizes.png."""
+
+
+@dataclass(frozen=True)
+class Glimpsed:
+    """Measure what a network reads of images of one's own and costs, beside random glimpses and a linear probe."""
+
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network that tells classes apart."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """The images, if they are not where the network was trained from."""
+    test: bool = False
+    """Measure on the test images, instead of those held out for validation."""
+    probe: bool = True
+    """Fit a linear probe to whole images, which takes as long as reading all of them once."""
+    side: int | None = None
+    """Of the square that whole images are squashed to for the probe, in pixels; by default they keep their size."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
 
 
 def _mnist(args: Mnist, screen: Screen) -> None:
@@ -201,7 +221,7 @@ def _benchmark(args: Benchmark, screen: Screen) -> None:
 def _pointing(args: Pointing, screen: Screen) -> None:
     from experiments.pointing import pointing
 
-    pointing(args.network, args.data, screen, images=args.images, samples=args.samples)
+    pointing(args.network, args.data, screen, images=args.images, samples=args.samples, to=args.save)
 
 
 def _robust(args: Robust, screen: Screen) -> None:
@@ -216,6 +236,12 @@ def _sizes(args: Sizes, screen: Screen) -> None:
     sizes(screen, args.folder, sides=args.sides)
 
 
+def _glimpsed(args: Glimpsed, screen: Screen) -> None:
+    from experiments.glimpsed import glimpsed
+
+    glimpsed(args.network, args.data, screen, test=args.test, side=args.side, probe=args.probe, to=args.save)
+
+
 COMMANDS: Commands = {
     "mnist": (Mnist, _mnist),
     "flickr8k": (Flickr8k, _flickr8k),
@@ -224,6 +250,7 @@ COMMANDS: Commands = {
     "pointing": (Pointing, _pointing),
     "robust": (Robust, _robust),
     "sizes": (Sizes, _sizes),
+    "glimpsed": (Glimpsed, _glimpsed),
 }
 
 

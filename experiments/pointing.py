@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +20,11 @@ from wsram.data.digits import SceneDigits
 from wsram.data.mnist import Digits
 from wsram.data.scenes import Scenes, SceneSpec, evaluation_scenes, place, uniform_hash
 from wsram.errors import UserError, require_at_least
-from wsram.evaluate import open_trained
+from wsram.evaluate import keep, open_trained
 from wsram.evidence import SAMPLES, drawn, heat_map
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import Predictor
+from wsram.provenance import provenance
 from wsram.tables import Table
 from wsram.terminal import Screen
 
@@ -29,7 +32,15 @@ PAIRS = 0x9A185
 """Sets the placement of two digits in one scene apart from that of one."""
 
 
-def pointing(network: str, source: str | None, screen: Screen, *, images: int = 200, samples: int = SAMPLES) -> None:
+def pointing(
+    network: str,
+    source: str | None,
+    screen: Screen,
+    *,
+    images: int = 200,
+    samples: int = SAMPLES,
+    to: Path | None = None,
+) -> dict[str, Any]:
     """Show the shares of a network trained on digits in scenes, on validation digits with one digit, and with two.
 
     Args:
@@ -38,6 +49,7 @@ def pointing(network: str, source: str | None, screen: Screen, *, images: int = 
         screen: where the table goes.
         images: scenes of each kind.
         samples: sequences of glimpses for a map, and predictions for one of occlusion.
+        to: a JSON file to keep the shares in.
 
     Raises:
         UserError: no such network or digits, one that sees no scenes, or fewer than 1 image.
@@ -53,12 +65,33 @@ def pointing(network: str, source: str | None, screen: Screen, *, images: int = 
         "one": evaluation_scenes(dataset.digits.images, index, dataset.scene),
         "two, asked about one of them": two_digits(dataset.digits, index, dataset.scene),
     }
-    rows = []
-    for name, scenes in made.items():
-        shares = pointing_game(predictor, scenes, dataset.digits.labels[index], samples=samples)
-        rows.append([name, f"{len(index)}", *(f"{share:.1%}" for share in shares.values())])
-    title = f"{trained.name}: share of scenes where the maximum of a map of {samples} predictions lies on the digit"
-    screen.show(Table(title, ["digits in a scene", "scenes", "posterior", "policy", "occlusion"], rows))
+    labels = dataset.digits.labels[index]
+    found = {
+        "network": trained.name,
+        "set": "validation",
+        "scenes": len(index),
+        "samples": samples,
+        "proposal": "policy" if predictor.network.inference is None else "inference",
+        "shares": {name: pointing_game(predictor, scenes, labels, samples=samples) for name, scenes in made.items()},
+        "provenance": provenance(),
+    }
+    screen.show(table(found))
+    if to is not None:
+        keep(to, found, screen)
+    return found
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """The shares as a table."""
+    rows = [
+        [name, f"{found['scenes']}", *(f"{share:.1%}" for share in shares.values())]
+        for name, shares in found["shares"].items()
+    ]
+    title = (
+        f"{found['network']}: share of scenes where the maximum of a map of {found['samples']} predictions lies on "
+        "the digit"
+    )
+    return Table(title, ["digits in a scene", "scenes", "posterior", "policy", "occlusion"], rows)
 
 
 def pointing_game(

@@ -29,6 +29,7 @@ _HOME = {
     "Screen": "wsram.terminal",
     "Sensor": "wsram.glimpse.sensor",
     "UserError": "wsram.errors",
+    "fit": "wsram.fitting",
     "from_pretrained": "wsram.predictor",
     "save_network": "wsram.models.pretrained",
     "train": "wsram.training",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         wake_sleep_credit,
     )
     from wsram.evidence import Evidence
+    from wsram.fitting import fit
     from wsram.glimpse.actions import Action, GlimpseDistribution
     from wsram.glimpse.pyramid import Pyramid
     from wsram.glimpse.sensor import Sensor
@@ -84,6 +86,7 @@ __all__ = [
     "Screen",
     "Sensor",
     "UserError",
+    "fit",
     "from_pretrained",
     "save_network",
     "train",

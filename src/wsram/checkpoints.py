@@ -84,7 +84,9 @@ def load_checkpoint(folder: Path, network: Network, optimizer: torch.optim.Optim
     for name, tensor in read_tensors(path).items():
         of, _, key = name.partition(".")
         moments.setdefault(int(of) if of.isdecimal() else -1, {})[key] = tensor
-    parameters = list(network.parameters())
+    parameters = [
+        parameter for group in optimizer.param_groups for parameter in group["params"]
+    ]  # in their numbers' order
     expected = {"step", "exp_avg", "exp_avg_sq"}
     for number, entry in moments.items():
         known = 0 <= number < len(parameters) and set(entry) == expected

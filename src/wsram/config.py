@@ -130,7 +130,7 @@ class ClassifierConfig:
     """What reads glimpses and the view: fc (fully connected layers), conv (small convolutions), or, pretrained,
     efficientnet-lite0 or efficientnet-lite2, with :1 to :7 for the last stage that is used (by default 5)."""
     freeze: bool = True
-    """Leave a pretrained network as it is; --no-freeze trains it on, and wants a low learning rate."""
+    """Leave a pretrained network as it is; --no-freeze trains its stages after the third on, at a tenth of the rate."""
     widths: tuple[int, ...] = (16, 32)
     """Channels of each convolution of the conv network; every one halves what it reads."""
     lower_units: int = 256

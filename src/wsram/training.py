@@ -30,6 +30,7 @@ from wsram.estimators import Estimate, estimator, sleep
 from wsram.estimators.diagnostics import effective_sample_size, gradient_variance
 from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
+from wsram.models.trunk import learning_groups
 from wsram.runs import Run
 from wsram.runtime import best_precision, keep_freed_memory
 from wsram.tasks import TASKS, Task, Update
@@ -54,10 +55,9 @@ def learning_rate(schedule: ScheduleConfig, step: int) -> float:
 
 
 def build_optimizer(network: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
-    """Adam with decoupled weight decay over all of the network's parameters, θ and η alike."""
-    return torch.optim.AdamW(
-        network.parameters(), lr=schedule.learning_rate, betas=BETAS, weight_decay=schedule.weight_decay
-    )
+    """Adam with decoupled weight decay over all of the network's parameters, θ and η alike; see `learning_groups`."""
+    groups, decay = learning_groups(network), schedule.weight_decay
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=BETAS, weight_decay=decay)
 
 
 def step_generator(seed: int, step: int, process: int, device: torch.device) -> torch.Generator:
@@ -283,7 +283,7 @@ def _train(
 
         run.save_checkpoint(progress.step, write, best=best)
 
-    lost: set[str] = set()
+    lost, told = set[str](), set[str]()
     shown, said = "", time.monotonic()
     began = time.perf_counter() - progress.seconds  # moved on by whatever is not training
     with screen.progress(shown=main) as bar:
@@ -301,7 +301,7 @@ def _train(
             rollout = task.rollout(config, model, batch, Update(step, epoch, generator))
             estimate = estimate_of(rollout)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(schedule, step)
+                group["lr"] = group["share"] * learning_rate(schedule, step)
             optimizer.zero_grad()
             accelerator.backward(estimate.loss + fade(schedule, step) * task.exploration(config, rollout))
             norm = accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
@@ -321,9 +321,14 @@ def _train(
                     progress.stale = 0 if found[task.watched] < progress.best else progress.stale + 1
                     progress.best = min(progress.best, found[task.watched])
                 # The last update can ruin a network whose loss was still sound before it: look at what it left, too.
-                if not (all(map(math.isfinite, _scalars(row).values())) and _finite(network)):
+                finite = all(bool(p.isfinite().all()) for p in network.parameters())
+                if not (finite and all(map(math.isfinite, _scalars(row).values()))):
                     raise UserError(_not_finite(run, progress.step))
                 if main:
+                    wrong = task.troubles(config, network, validation, row, accelerator.autocast) if evaluating else {}
+                    for name in [each for each in wrong if each not in told]:
+                        screen.say(f"Look out, after update {progress.step:,}: {wrong[name]}")
+                        told.add(name)
                     run.log(row)  # before the checkpoint: rows later than it are dropped on resuming, never missed
                     if evaluating:
                         if schedule.patience and progress.stale == 0:
@@ -370,10 +375,6 @@ def _scalars(row: dict[str, Any]) -> dict[str, float]:
     lists = {name: value for name, value in row.items() if isinstance(value, list)}
     single = {f"{name}/{n}": share for name, value in lists.items() for n, share in enumerate(value)}
     return {name: value for name, value in row.items() if name not in lists} | single
-
-
-def _finite(network: nn.Module) -> bool:
-    return all(bool(p.isfinite().all()) for p in network.parameters())
 
 
 def _not_finite(run: Run[Any], step: int) -> str:

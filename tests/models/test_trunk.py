@@ -45,7 +45,7 @@ def of_the_package(name: str, images: Tensor, blocks: int) -> Tensor:
 @pytest.mark.parametrize("name", TRUNKS)
 @pytest.mark.parametrize(("channels", "side", "stage"), [(3, 33, 7), (1, 40, 5)])
 def test_a_trunk_gives_what_the_package_gives(name: str, channels: int, side: int, stage: int) -> None:
-    trunk = Trunk(f"{name}:{stage}", channels, freeze=True)
+    trunk = Trunk(f"{name}:{stage}", channels)
     fill_pretrained(trunk)
     images = torch.rand(2, channels, side, side)
     features = trunk(images)
@@ -57,7 +57,7 @@ def test_a_trunk_gives_what_the_package_gives(name: str, channels: int, side: in
 
 
 def test_grey_images_are_read_as_colour_ones_whose_colours_agree() -> None:
-    grey, colour = Trunk(KIND, 1, freeze=True), Trunk(KIND, 3, freeze=True)
+    grey, colour = Trunk(KIND, 1), Trunk(KIND, 3)
     fill_pretrained(torch.nn.ModuleList([grey, colour]))
     images = torch.rand(2, 1, 17, 17)
     torch.testing.assert_close(grey(images), colour(images.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
@@ -86,13 +86,17 @@ def test_a_frozen_trunk_stays_and_is_kept_with_the_network(
     assert torch.equal(trunks(begun)[0].stem.weight, trunks(network)[0].stem.weight)
 
 
-def test_a_trunk_that_is_not_frozen_learns(tmp_path: Path, digits: Path) -> None:
-    network = trained(tmp_path / "run", tiny_config(digits, network=KIND, freeze=False, updates=2))
-    fresh: Any = classifier(network=KIND, patch=8)
-    assert fill_pretrained(fresh) == ("efficientnet-lite0 as ImageNet taught it, frozen",)
-    changed_by_training, before = trunks(network)[0].stem.weight, trunks(fresh)[0].stem.weight
-    assert not torch.equal(changed_by_training, before)
-    torch.testing.assert_close(changed_by_training, before, rtol=0, atol=0.05)
+def test_stages_that_are_not_frozen_learn(tmp_path: Path, digits: Path) -> None:
+    network = trained(tmp_path / "run", tiny_config(digits, network="efficientnet-lite0:4", freeze=False, updates=2))
+    fresh: Any = classifier(network="efficientnet-lite0:4", patch=8)
+    assert fill_pretrained(fresh) == ("efficientnet-lite0 as ImageNet taught it, of which 0 numbers go on learning",)
+    ours, theirs = (dict(trunks(each)[0].named_parameters()) for each in (network, fresh))
+    moved = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert moved == {
+        name for name in ours if name.startswith(("blocks.5.", "blocks.6.", "blocks.7."))
+    }  # the fourth stage
+    for name in moved:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0.05)
 
 
 def test_there_is_nothing_to_fill_in_a_network_without_a_trunk() -> None:
@@ -104,6 +108,7 @@ def test_what_is_no_trunk_is_refused() -> None:
         refusal(lambda kind=kind: classifier(network=kind), "efficientnet-lite2", ":7", repr(kind))  # type: ignore[misc]
     refusal(lambda: classifier(network="efficientnet-lite1"), "fc", "conv", "efficientnet-lite0")
     refusal(lambda: classifier(network=KIND, channels=4), "1 or 3 channels", "4")
+    refusal(lambda: classifier(network=KIND, freeze=False), "first 3 stages", "--no-freeze")
 
 
 def test_without_the_packages_training_says_how_to_install_them(

@@ -25,6 +25,9 @@ PICTURE = 1024
 ROUNDING = 1e-4
 """How far beyond [0, 1] values may lie and still be taken for rounding."""
 
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""Kinds of images of Pillow that PNG holds as they are."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -116,6 +119,13 @@ def given_square(image: ImageLike, side: int) -> Given:
     source = as_pillow(_planes(image)) if isinstance(image, np.ndarray | Tensor) else _source(image)
     height, width, _ = size_of(source)
     return Given(Held(read_square(source, side)), height, width, str(image) if isinstance(image, str | Path) else "")
+
+
+def as_png(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
+    """What `given` takes that is no file, as an image that can be written as PNG; raises as it does."""
+    if isinstance(image, Image.Image):
+        return image if image.mode in PNG_MODES else image.convert("RGB")
+    return as_pillow(_planes(image))
 
 
 def _source(image: str | Path | Image.Image) -> Path | Image.Image:

@@ -13,7 +13,7 @@ from wsram.data.distortion import DRAWS, distort
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.actions import Action, at_least_float32
 from wsram.glimpse.policies import Cells, contrast_of
-from wsram.models.trunk import TRUNKS, Trunk, is_trunk
+from wsram.models.trunk import ALWAYS_FROZEN, TRUNKS, Trunk, is_trunk
 
 RECURRENCES = ("relu", "gru", "lstm")
 NETWORKS = ("fc", "conv")
@@ -72,10 +72,11 @@ def convolutions(channels: int, widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
-class _MeanAndMost(nn.Module):
-    """The mean and the largest value of each feature, (rows, 2 * features), of features (rows, features, s, s)."""
+class MeanAndMost(nn.Module):
+    """Features of an image as one vector, wherever they are: the mean and the largest value of each."""
 
     def forward(self, features: Tensor) -> Tensor:
+        """(rows, 2 * features) of features (rows, features, height, width)."""
         return torch.cat([features.mean((-2, -1)), features.amax((-2, -1))], -1)
 
 
@@ -132,7 +133,12 @@ class GlimpseNetwork(nn.Module):
             )
         else:
             trunk = Trunk(kind, channels, freeze=freeze)
-            layers = (trunk, _MeanAndMost(), nn.LayerNorm(2 * trunk.channels), nn.Linear(2 * trunk.channels, features))
+            if not freeze and trunk.stage <= ALWAYS_FROZEN:
+                raise UserError(
+                    f"the first {ALWAYS_FROZEN} stages of {trunk.name} stay as they are, and {kind} has no others; "
+                    "name a later stage, or leave --no-freeze out"
+                )
+            layers = (trunk, MeanAndMost(), nn.LayerNorm(2 * trunk.channels), nn.Linear(2 * trunk.channels, features))
         self.register_buffer("kinds", torch.arange(scales), persistent=False)
         self.what = nn.Sequential(*layers)
         self.where = nn.Sequential(nn.Linear(2 + scales, features // 2), nn.ReLU(), nn.Linear(features // 2, features))

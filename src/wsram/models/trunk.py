@@ -30,6 +30,10 @@ TRUNKS = tuple(_REPEATS)
 """The networks there are."""
 STAGE = 5
 """The last stage by default: 16 pixels to a cell, and no wider than the data of one's own can teach to read."""
+ALWAYS_FROZEN = 3
+"""Stages that never learn: they see edges and textures, which all images have, and take three quarters of the time."""
+SHARE = 0.1
+"""Of the learning rate, for stages that learn: steps that teach new layers would unteach them."""
 STEM = 32
 """Channels of the first convolution."""
 
@@ -58,32 +62,32 @@ class Trunk(nn.Module):
     Args:
         kind: NAME or NAME:STAGE, see `parse`.
         channels: of the images; grey ones are read as colour ones are whose three colours agree.
-        freeze: whether it learns nothing.
+        freeze: whether it learns nothing; else the stages after `ALWAYS_FROZEN` do.
         deepest: no stage after this one.
 
     Raises:
         UserError: no such network or stage, or neither 1 nor 3 channels.
     """
 
-    def __init__(self, kind: str, channels: int, *, freeze: bool, deepest: int = len(_STAGES)) -> None:
+    def __init__(self, kind: str, channels: int, *, freeze: bool = True, deepest: int = len(_STAGES)) -> None:
         super().__init__()
         self.name, stage = parse(kind)
-        stage = min(stage, deepest)
+        self.stage = stage = min(stage, deepest)
         if channels not in (1, 3):
             raise UserError(f"{self.name} reads grey or colour images, of 1 or 3 channels, got {channels}")
-        self.stem = _Same(channels, STEM, 3, 2)
+        self.stem = _Same(channels, STEM, 3, 2).requires_grad_(False)
         blocks: list[nn.Module] = []
         entering = STEM
         shapes = zip(_STAGES, _REPEATS[self.name], _CHANNELS[self.name], strict=True)
-        for (kernel, stride, widening), repeats, leaving in list(shapes)[:stage]:
+        for number, ((kernel, stride, widening), repeats, leaving) in list(enumerate(shapes))[:stage]:
             for n in range(repeats):
-                blocks.append(_Block(entering, leaving, kernel, stride if n == 0 else 1, widening))
+                block = _Block(entering, leaving, kernel, stride if n == 0 else 1, widening)
+                blocks.append(block.requires_grad_(not freeze and number >= ALWAYS_FROZEN))
                 entering = leaving
         self.blocks = nn.Sequential(*blocks)
         self.channels = entering
         self.stride = 2 * math.prod(stride for _, stride, _ in _STAGES[:stage])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        self.requires_grad_(not freeze)
 
     def cells(self, side: int) -> int:
         """Cells along each side of the features of an image of that side."""
@@ -130,6 +134,13 @@ class _Block(nn.Module):
         return out + x if self.adds else out
 
 
+def learning_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """A network's parameters as an optimizer takes them: those of trunks apart, with `SHARE` of the rate as "share"."""
+    pretrained = {p for module in network.modules() if isinstance(module, Trunk) for p in module.parameters()}
+    parts = {share: [p for p in network.parameters() if (p in pretrained) == (share < 1)] for share in (1.0, SHARE)}
+    return [{"params": params, "share": share} for share, params in parts.items() if params]
+
+
 @torch.no_grad()
 def fill_pretrained(network: nn.Module) -> tuple[str, ...]:
     """Give every trunk in a network its ImageNet weights, and say so, a line.
@@ -149,8 +160,8 @@ def fill_pretrained(network: nn.Module) -> tuple[str, ...]:
             _fold(block.narrow, theirs._project_conv, theirs._bn2)
     if not trunks:
         return ()
-    learns = any(parameter.requires_grad for parameter in trunks[0].parameters())
-    return (f"{trunks[0].name} as ImageNet taught it, {'which goes on learning' if learns else 'frozen'}",)
+    learns = sum(parameter.numel() for trunk in trunks for parameter in trunk.parameters() if parameter.requires_grad)
+    return (f"{trunks[0].name} as ImageNet taught it, of which {learns:,} numbers go on learning",)
 
 
 def _fold(into: _Same, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

@@ -198,6 +198,17 @@ class Captioning:
         scores = bleu(said, [image.captions for image in dataset.images.images], "papers").scores
         return found | {"bleu1_greedy": scores[0], "bleu4_greedy": scores[3]}
 
+    def troubles(
+        self,
+        config: CaptioningConfig,
+        network: AttentionCaptioner,
+        dataset: Dataset,
+        row: Mapping[str, Any],
+        autocast: Autocast,
+    ) -> dict[str, str]:
+        """Nothing that is known."""
+        return {}
+
     def evaluate(
         self, network: AttentionCaptioner, dataset: Dataset, options: Options, autocast: Autocast
     ) -> dict[str, Any]:

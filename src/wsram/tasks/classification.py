@@ -39,6 +39,7 @@ from wsram.tasks.figures import (
     risk_coverage,
 )
 from wsram.tasks.task import Options, Update, centred
+from wsram.tasks.troubles import look_again, troubles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -256,6 +257,20 @@ class Classification:
     ) -> dict[str, float]:
         """Error and likelihood of the mode with as many glimpses as training takes at that update."""
         return evaluate_mode(network, dataset, glimpses=glimpses_at(config, step), autocast=autocast)
+
+    def troubles(
+        self,
+        config: ClassificationConfig,
+        network: AttentionClassifier,
+        dataset: Dataset,
+        row: Mapping[str, Any],
+        autocast: Autocast,
+    ) -> dict[str, str]:
+        """See `wsram.tasks.troubles`."""
+        glimpses = glimpses_at(config, row["step"])
+        late = row["step"] > max(0.5, config.glimpse_growth) * config.schedule.updates
+        looking = look_again(network, dataset, glimpses, autocast)
+        return troubles(looking, row["scale_usage"], config.model.scales, glimpses, late=late)
 
     def evaluate(
         self, network: AttentionClassifier, dataset: Dataset, options: Options, autocast: Autocast

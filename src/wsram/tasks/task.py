@@ -89,6 +89,11 @@ class Task(Protocol):
     def validate(self, config: Any, network: Any, dataset: Dataset, step: int, autocast: Autocast) -> dict[str, float]:
         """Figures on validation examples after update `step` of training."""
 
+    def troubles(
+        self, config: Any, network: Any, dataset: Dataset, row: Mapping[str, Any], autocast: Autocast
+    ) -> dict[str, str]:
+        """What goes wrong in a known way at the evaluation that made `row` of metrics.jsonl: lines, by name."""
+
     def evaluate(self, network: Any, dataset: Dataset, options: Options, autocast: Autocast) -> dict[str, Any]:
         """All figures of a trained network on examples."""
 

@@ -1,0 +1,243 @@
+"""What a network reads of images of one's own, what that costs, and what it is worth beside simpler ways to look.
+
+Beside the network stand itself at random places, which lie wholly inside the image; and a linear probe: logistic
+regression on mean and largest value of each feature that a pretrained network has of the whole image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from wsram.data import Dataset
+from wsram.errors import UserError
+from wsram.evaluate import Trained, keep, open_trained
+from wsram.glimpse.actions import Action
+from wsram.glimpse.sensor import Sensor
+from wsram.models.classifier import AttentionClassifier
+from wsram.models.heads import ClassHead
+from wsram.models.layers import MeanAndMost
+from wsram.models.trunk import Trunk, fill_pretrained, is_trunk
+from wsram.provenance import provenance
+from wsram.tables import Table
+from wsram.tasks.troubles import random_places
+from wsram.terminal import Screen
+
+TOGETHER = 32
+"""Images looked at together."""
+SEEDS = 3
+"""Of the random places."""
+TIMED = 30
+"""Images looked at one by one, against the clock."""
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Of a probe's squared weights, of which validation chooses."""
+
+
+def glimpsed(
+    name: str, source: str | None, screen: Screen, *, test: bool, side: int | None, probe: bool, to: Path | None
+) -> dict[str, Any]:
+    """Show a classifier's error, the pixels it reads, its time and its multiply-adds, beside the other ways to look.
+
+    Args:
+        name: of the network.
+        source: the images, if they are not where the network was trained from.
+        screen: where they are shown.
+        test: measure on the test images rather than those of validation.
+        side: of the square that whole images are squashed to for the probe; by default they keep their size.
+        probe: whether there is one; it needs a network that reads glimpses with a pretrained one.
+        to: a JSON file to keep the figures in.
+
+    Raises:
+        UserError: a network that does not tell classes apart, or no images.
+    """
+    trained = open_trained(name, source=source)
+    network, dataset = trained.network, trained.examples(test=test)
+    if not (isinstance(network, AttentionClassifier) and isinstance(network.head, ClassHead)):
+        raise UserError(f"{name} does not tell classes apart; name a network that does")
+    wrong, read = _looked(network, dataset)
+    rows: dict[str, Any] = {
+        "glimpses where it looks": {
+            "error": wrong,
+            "read": read.mean().item(),
+            "most_read": read.max().item(),
+            **_cost(network, dataset),
+        }
+    }
+    chance = [_looked(network, dataset, seed) for seed in range(SEEDS)]
+    errors, reads = zip(*chance, strict=True)
+    rows["the same at random places"] = {"error": sum(errors) / SEEDS, "read": torch.stack(reads).mean().item()}
+    if probe:
+        rows["a linear probe of the whole image"] = _probed(trained, network, dataset, side)
+    found = {
+        "network": trained.name,
+        "set": "test" if test else "validation",
+        "images": len(dataset),
+        "glimpses": network.prediction.glimpses,
+        "patch": network.prediction.sensor.patch_size,
+        "scales": network.prediction.sensor.scales,
+        "seeds_of_random_places": SEEDS,
+        "probe_side": side,
+        "ways": rows,
+        "provenance": provenance(),
+    }
+    screen.show(table(found))
+    if to is not None:
+        keep(to, found, screen)
+    return found
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The figures as a table."""
+
+    def cell(row: dict[str, Any], key: str, style: str) -> str:
+        return style.format(row[key]) if key in row else ""
+
+    rows = [
+        [
+            way,
+            cell(row, "error", "{:.1%}"),
+            cell(row, "read", "{:.1%}") + cell(row, "most_read", ", at most {:.1%}"),
+            cell(row, "multiply_adds", "{:,.1f}"),
+            cell(row, "milliseconds", "{:.1f}"),
+        ]
+        for way, row in found["ways"].items()
+    ]
+    title = f"{found['network']}: {found['images']:,} {found['set']} images, {found['glimpses']} glimpses"
+    header = ["what looks", "error", "pixels read", "million multiply-adds", "ms an image"]
+    return Table(title, header, rows)
+
+
+def pixels_read(sensor: Sensor, sizes: Tensor, action: Action) -> Tensor:
+    """The share of each image's pixels that its glimpses read, each pixel counted once; (batch,) float64.
+
+    What interpolation reads beside a glimpse counts; the low-resolution view, which no answer is read from, does not.
+
+    Args:
+        sensor: cuts the glimpses.
+        sizes: (batch, 2) width and height of each image.
+        action: location (batch, glimpses, 2) and scale (batch, glimpses).
+    """
+    k = torch.tensor(sensor.scales)[action.scale.cpu()].unsqueeze(-1)
+    corner = ((action.location.cpu() + 1) * (sizes.cpu().unsqueeze(1) - 1) / 2 - (k - 1) / 2) / k
+    corner = corner - (sensor.patch_size - 1) / 2
+    bilinear = sensor.mode == "bilinear"
+    first = (corner if bilinear else corner + 0.5).floor() * k
+    last = first + (sensor.patch_size + bilinear) * k
+    shares = []
+    for low, high, (width, height) in zip(first, last, sizes.tolist(), strict=True):
+        inside = []
+        for axis, extent in ((1, height), (0, width)):
+            pixel = torch.arange(extent)
+            inside.append((pixel >= low[:, axis, None]) & (pixel < high[:, axis, None]))
+        shares.append((inside[0].unsqueeze(-1) & inside[1].unsqueeze(-2)).any(0).double().mean())
+    return torch.stack(shares)
+
+
+def _parts(dataset: Dataset) -> Iterator[tuple[Any, Tensor]]:
+    for index in torch.arange(len(dataset)).split(TOGETHER):
+        batch = dataset.batch(index)
+        yield batch.images, batch.answers
+
+
+def _looked(network: AttentionClassifier, dataset: Dataset, seed: int | None = None) -> tuple[float, Tensor]:
+    """Error of a network at its policy's modes, or with a seed at random places; and the share that is read."""
+    sensor, wrong, read = network.prediction.sensor, 0, []
+    generator = torch.Generator(next(network.parameters()).device).manual_seed(seed or 0)
+    for images, answers in _parts(dataset):
+        with torch.inference_mode():
+            pyramid = sensor.pyramid(images)
+            sizes = 2 * pyramid.reach + 1
+            if seed is None:
+                looked = network.predict(pyramid)
+            else:
+                looked = network.prediction.look(pyramid, random_places(sensor, sizes, generator))
+            wrong += int((looked.outputs.argmax(-1) != answers).sum())
+            read.append(pixels_read(sensor, sizes, looked.action))
+    return wrong / len(dataset), torch.cat(read)
+
+
+def _cost(network: AttentionClassifier, dataset: Dataset) -> dict[str, float]:
+    """Milliseconds of an image by itself, median; and its million multiply-adds."""
+    images = [dataset.batch(torch.tensor([n])).images for n in range(min(TIMED, len(dataset)))]
+    with torch.inference_mode():
+        taken = [_timed(lambda image=image: network.predict(image)) for image in images]
+        with FlopCounterMode(display=False) as counter:
+            network.predict(images[0])
+    return {"milliseconds": 1e3 * median(taken), "multiply_adds": counter.get_total_flops() / 2e6}
+
+
+def _timed(call: Any) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _probed(trained: Trained, network: AttentionClassifier, dataset: Dataset, side: int | None) -> dict[str, float]:
+    """Error and cost of a linear probe of whole images, with the network that reads glimpses as ImageNet taught it."""
+    kind = network.arguments["network"]
+    if not is_trunk(kind):
+        raise UserError(f"{trained.name} reads glimpses with {kind}, which is not pretrained; use --no-probe")
+    trunk = Trunk(kind, network.channels)
+    fill_pretrained(trunk)
+    read, pooled = trunk.eval(), MeanAndMost()
+
+    def features(of: Dataset) -> tuple[Tensor, Tensor]:
+        found, answers = [], []
+        with torch.inference_mode():
+            for images, said in _parts(of):
+                whole = [_resized(image.cpu(), side) for image in images]
+                found += [pooled(read(image)) for image in whole]
+                answers.append(said.cpu())
+        return torch.cat(found).double(), torch.cat(answers)
+
+    train, chosen_by, measured = (features(each) for each in (trained.splits.train, trained.splits.validation, dataset))
+    mean, spread = train[0].mean(0), train[0].std(0) + 1e-6
+    standard = [((x - mean) / spread, y) for x, y in (train, chosen_by, measured)]
+    fitted = [_logistic(*standard[0], penalty) for penalty in PENALTIES]
+    errors = [_wrong(weights, *standard[1]) for weights in fitted]
+    best = min(range(len(PENALTIES)), key=errors.__getitem__)
+    image = _resized(next(_parts(dataset))[0][0].cpu(), side)
+    with torch.inference_mode():
+        taken = median(_timed(lambda: pooled(read(image))) for _ in range(TIMED))
+        with FlopCounterMode(display=False) as counter:
+            read(image)
+    return {
+        "error": _wrong(fitted[best], *standard[2]),
+        "read": 1.0,
+        "multiply_adds": counter.get_total_flops() / 2e6,
+        "milliseconds": 1e3 * taken,
+        "penalty": PENALTIES[best],
+    }
+
+
+def _resized(image: Tensor, side: int | None) -> Tensor:
+    image = image.unsqueeze(0)
+    return image if side is None else F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+
+
+def _logistic(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+    """Weights (features + 1, classes) of logistic regression, the last row for what is there whatever is seen."""
+    x = F.pad(x, (0, 1), value=1.0)
+    weights = torch.zeros(x.shape[1], int(y.max()) + 1, dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=300, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(x @ weights, y) + penalty * weights[:-1].square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)  # type: ignore[arg-type,no-untyped-call,unused-ignore]
+    return weights.detach()
+
+
+def _wrong(weights: Tensor, x: Tensor, y: Tensor) -> float:
+    return float(((F.pad(x, (0, 1), value=1.0) @ weights).argmax(-1) != y).double().mean())

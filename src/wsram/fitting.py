@@ -1,0 +1,115 @@
+"""Training on images that a program holds: they are kept as files beside the run, a run like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsram.config import changed
+from wsram.data.given import ImageLike, as_png
+from wsram.errors import UserError
+from wsram.evaluate import conclude
+from wsram.predictor import Predictor, from_pretrained
+from wsram.recipes import RECIPES
+from wsram.runs import Run, write_whole
+from wsram.terminal import Screen
+from wsram.training import train
+
+TABLE = "images.jsonl"
+
+
+def fit(
+    images: Sequence[ImageLike],
+    labels: Sequence[Any] | np.ndarray,
+    folder: str | Path,
+    *,
+    recipe: str = "folder",
+    screen: Screen | None = None,
+    **settings: Any,
+) -> Predictor:
+    """Train a network on images and what is to be said of them, and open it.
+
+    What is not a file yet is written to FOLDER-images, eight bits to a value; of each class 15% of the images are held
+    out for validation and 15% for test, by their content. Then it is as after `wsram train`: the run can be evaluated,
+    resumed and asked by its folder.
+
+    Args:
+        images: files, what Pillow opened, arrays or tensors, of any sizes.
+        labels: one for each image: a class, by its name or number; a floating-point number, to be estimated; or several
+            names that hold at once.
+        folder: of the run, which is made.
+        recipe: settings to start from, a key of `wsram.RECIPES`.
+        screen: where progress is told; by default the terminal.
+        settings: what is to differ from the recipe, by the options' names with underscores.
+
+    Raises:
+        UserError: another number of labels than images, images or labels that cannot be read, a folder that holds a
+            run or images already, or whatever training refuses.
+        TypeError: no setting has that name.
+
+    Example:
+        >>> import tempfile
+        >>> dark, light = np.zeros((40, 20, 20), np.uint8), np.full((40, 20, 20), 200, np.uint8)
+        >>> images = [*(dark + np.arange(40, dtype=np.uint8)[:, None, None]), *light]
+        >>> settings = dict(updates=2, evaluate_every=2, glimpses=2, patch=8)
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     quiet = Screen(quiet=True)
+        ...     predictor = fit(images, ["dark"] * 40 + ["light"] * 40, f"{place}/run", screen=quiet, **settings)
+        >>> predictor.names
+        ('dark', 'light')
+    """
+    if recipe not in RECIPES:
+        raise UserError(f"expected a recipe, one of {', '.join(RECIPES)}, got {recipe!r}; name one of them")
+    folder = Path(folder).expanduser()
+    home = folder.with_name(f"{folder.name}-images")
+    config = changed(RECIPES[recipe], **settings)
+    table = write_table(images, labels, home)
+    run = Run(folder, changed(config, source=str(table)))
+    screen = Screen() if screen is None else screen
+    train(run, screen)
+    conclude(Run.open(folder), screen)
+    return from_pretrained(folder)
+
+
+def write_table(images: Sequence[ImageLike], labels: Sequence[Any] | np.ndarray, folder: Path) -> Path:
+    """Write images that are no files yet, and a table of all of them, into a new folder.
+
+    Returns:
+        The table, as `wsram train` takes it.
+
+    Raises:
+        UserError: as `fit` has it.
+    """
+    if len(images) != len(labels):
+        raise UserError(f"expected a label for each image, got {len(labels)} labels and {len(images)} images")
+    if (folder / TABLE).exists():
+        raise UserError(f"{folder} already holds images; choose another folder")
+    rows = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for n, (image, label) in enumerate(zip(images, labels, strict=True)):
+            path = Path(image).expanduser().absolute() if isinstance(image, str | Path) else Path(f"{n:06}.png")
+            if not isinstance(image, str | Path):
+                as_png(image).save(folder / path)
+            rows.append(json.dumps({"path": str(path), "label": _plain(label)}))
+        write_whole(folder / TABLE, "\n".join(rows) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write images into {folder} ({error.strerror or error}); choose another") from error
+    return folder / TABLE
+
+
+def _plain(label: Any) -> str | float | list[str]:
+    """A label as a table has it: a class's number is its name."""
+    if isinstance(label, str):
+        return str(label)
+    if isinstance(label, float | np.floating):
+        return float(label)
+    if isinstance(label, bool | int | np.integer | np.bool_):
+        return str(label)
+    if isinstance(label, Sequence):
+        return [str(each) for each in label]
+    raise UserError(f"expected a label that is a name, a number or several names, got {str(label)[:80]}; convert it")

@@ -1,0 +1,68 @@
+"""A program trains on images it holds, and asks the network that comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import wsram
+from tests.refusals import refusal
+from wsram.config import changed
+from wsram.data.listing import read_table
+from wsram.fitting import write_table
+from wsram.recipes import RECIPES
+
+QUIET = wsram.Screen(quiet=True)
+TINY: dict[str, Any] = dict(patch=8, scales=(1,), view=8, widths=(4, 8), lower_units=16, upper_units=16, batch=16)
+
+
+def noise(count: int) -> tuple[list[np.ndarray], list[str]]:
+    """Images of noise, in every other one much lighter; and which it is."""
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 100, (24, 24), dtype=np.uint8) + np.uint8(150 * (n % 2)) for n in range(count)]
+    return images, ["light" if n % 2 else "dark" for n in range(count)]
+
+
+def test_a_stranger_trains_on_arrays_and_predicts(tmp_path: Path) -> None:
+    images, labels = noise(60)
+    settings = TINY | dict(glimpses=1, updates=30, evaluate_every=15, learning_rate=0.01, warmup=5)
+    predictor = wsram.fit(images[:40], labels[:40], tmp_path / "run", screen=QUIET, **settings)
+    assert predictor.names == ("dark", "light")
+    said: Any = predictor.predict(images[40:])  # unseen
+    assert [each.best[0] for each in said] == labels[40:]
+    again: Any = wsram.from_pretrained(tmp_path / "run").predict(images[40:])  # the run is one like any other
+    assert [each.best for each in again] == [each.best for each in said]
+
+
+def test_images_and_labels_of_every_kind_come_back_from_the_table(tmp_path: Path) -> None:
+    Image.new("L", (5, 4), 7).save(tmp_path / "a.png")
+    images = [
+        tmp_path / "a.png",
+        Image.new("CMYK", (5, 4)),
+        np.full((4, 5, 3), 9, np.uint8),
+        torch.full((1, 4, 5), 0.2),
+    ]
+    labels = ["a", np.int64(3), 0.5, ("a", "b")]
+    items, _ = read_table(write_table(images, labels, tmp_path / "kept"))
+    assert [item.answer for item in items] == ["a", "3", 0.5, ("a", "b")]
+    assert items[0].path == tmp_path / "a.png"
+    assert [Image.open(item.path).mode for item in items] == ["L", "RGB", "RGB", "L"]
+    assert np.asarray(Image.open(items[3].path)).tolist() == [[51] * 5] * 4
+
+
+def test_what_cannot_be_fitted_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    images, labels = noise(4)
+    refusal(lambda: wsram.fit(images, labels[:3], tmp_path / "run"), "3 labels", "4 images")
+    refusal(lambda: wsram.fit(images, labels, tmp_path / "run", recipe="none"), "'none'", "folder")
+    refusal(lambda: wsram.fit([np.zeros((2, 2), np.int64)], ["a"], tmp_path / "run"), "int64")
+    write_table(images, labels, tmp_path / "kept")
+    refusal(lambda: write_table(images, labels, tmp_path / "kept"), "already holds images")
+    with pytest.raises(TypeError, match="colour_of_the_walls"):
+        wsram.fit(images, labels, tmp_path / "run", colour_of_the_walls=3)
+    assert not (tmp_path / "run").exists()
+    assert changed(RECIPES["folder"], **TINY).model.patch == 8
