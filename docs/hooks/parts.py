@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import importlib
 import inspect
 import json
 import re
@@ -303,6 +304,18 @@ def robustness() -> str:
     return Table("", ["condition", *header], rows).markdown()
 
 
+def looking(experiment: str) -> str:
+    """What an experiment kept of how networks look, a table for each network, and what made it."""
+    table = importlib.import_module(f"experiments.{experiment}").table
+    parts = []
+    for path in sorted((ROOT / "docs" / "results" / "looking").glob(f"{experiment}-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        shown, made = table(found), found["provenance"]
+        origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}."
+        parts.append(f"{shown.title}.\n\n{shown.markdown()}\n\n{origin}")
+    return "\n\n".join(parts)
+
+
 def outputs(name: str) -> str:
     """Command lines and what they printed, as `docs/hooks/outputs.py` kept it."""
     kept = json.loads((ROOT / "docs" / "outputs.json").read_text(encoding="utf-8"))[name]
@@ -315,6 +328,7 @@ def _measured(row: Mapping[str, float] | None) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "robustness": robustness,
+    **{f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed")},
     **{
         f"output of {name}": functools.partial(outputs, name)
         for name in ("first", "models", "predict", "look", "explain", "train", "evaluate", "release")
