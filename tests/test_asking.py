@@ -176,7 +176,7 @@ def test_the_network_that_comes_along_is_asked_where_none_is_named(
     images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = ended(capsys, "predict", str(images / "b.png"))
-    assert code == 0 and out == f"{images / 'b.png'}: {from_pretrained('translated').predict(images / 'b.png')}\n"
+    assert code == 0 and out == f"{images / 'b.png'}: {from_pretrained('robust').predict(images / 'b.png')}\n"
 
 
 def test_captions_are_said_too(

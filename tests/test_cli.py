@@ -176,7 +176,7 @@ def test_the_demo_says_what_it_does_and_where_its_picture_is(
 def test_models_are_the_networks_and_recipes_one_can_name(capsys: pytest.CaptureFixture[str]) -> None:
     main(["models"])
     said = capsys.readouterr().out
-    assert "Networks: translated\n" in said
+    assert "Networks: robust, translated\n" in said
     assert [name for name in wsram.RECIPES if name not in said] == []
 
 
@@ -247,7 +247,7 @@ WRONG = {
     "all digits held out": (["--validation", str(DIGITS)], "must be from 1"),
     "words for a number": (["--updates", "many"], "--updates"),
     "no such option": (["--bogus", "3"], "Unrecognized options: --bogus"),
-    "no such choice": (["--network", "fcc"], "invalid choice 'fcc' for argument '--network'. Expected one of ('fc', "),
+    "no such choice": (["--network", "fcc"], "unknown network 'fcc'; choose one of fc, conv"),
 }
 
 

@@ -166,8 +166,9 @@ def test_mistakes_end_in_one_line(run: Path, network: Path, tmp_path: Path, caps
     assert "at least 1 sample" in refused(capsys, "evaluate", str(run), "--samples", "0")
     assert "leave --beam out" in refused(capsys, "evaluate", str(run), "--beam", "2")
     assert "leave --features out" in refused(capsys, "evaluate", str(run), "--features", str(tmp_path))
-    nowhere = str(tmp_path / "absent" / "figures.json")
-    assert "cannot write" in refused(capsys, "evaluate", str(run), "--samples", "2", "--save", nowhere)
+    (tmp_path / "file").write_text("")
+    nowhere = str(tmp_path / "file" / "figures.json")
+    assert "cannot make the folder" in refused(capsys, "evaluate", str(run), "--samples", "2", "--save", nowhere)
     (network / "training.json").unlink()
     assert "does not say how it was trained" in refused(capsys, "evaluate", str(network))
 

@@ -126,6 +126,7 @@ def test_what_the_environment_says_of_accumulation_is_ignored(
 # Settings that are of image files, or cannot change the network that few updates leave; each is tested elsewhere.
 WITHOUT_EFFECT = {"source", "download", "evaluate_every", "patience", "variance_draws", "freeze", "start_from"}
 OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentConfig())}
+OF_LARGE_SCENES = {"canvas", "digits", "noises", "order", "training_images"}
 # Where the odd value of a setting does not go with the others here, or needs company to matter.
 EFFECTS: dict[str, dict[str, Any]] = {
     "name": dict(name="wake-sleep-credit"),
@@ -141,10 +142,14 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "updates": dict(updates=4),
     "batch": dict(batch=9),
     "glimpse_growth": dict(glimpse_growth=0.9),
+    "map_stride": dict(map_stride=2),
+    "map_toll": dict(map_toll=0.5),
 }
 COMPANY: dict[str, dict[str, Any]] = {
     "widths": dict(network="conv"),
     "pathwise": dict(name="variational", proposal="policy"),
+    "map_stride": dict(policy="map", network="conv"),
+    "map_toll": dict(policy="map", network="conv"),
 }
 
 
@@ -154,7 +159,13 @@ def without_change(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> di
 
 
 @pytest.mark.parametrize(
-    "name", sorted((odd_settings(ClassificationConfig).keys() | {"pathwise", "sleep"}) - WITHOUT_EFFECT - OF_FILES)
+    "name",
+    sorted(
+        (odd_settings(ClassificationConfig).keys() | {"pathwise", "sleep"})
+        - WITHOUT_EFFECT
+        - OF_FILES
+        - OF_LARGE_SCENES
+    ),
 )
 def test_no_setting_is_without_effect(
     tmp_path: Path, digits: Path, without_change: dict[str, Tensor], name: str

@@ -49,11 +49,11 @@ def test_the_results_page_and_the_summary_are_what_the_published_files_make(tmp_
 
 
 def test_every_picture_is_linked_and_every_link_is_there() -> None:
-    pages = [DOCS / "results.md", *(DOCS / "results").glob(f"*/{PAGE}")]
+    pages = DOCS.rglob("*.md")
     linked = {
         (page.parent / link).resolve()
         for page in pages
         for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text())
     }
     there = {path.resolve() for path in (DOCS / "results").rglob("*.png")}
-    assert linked == there
+    assert {link for link in linked if DOCS / "results" in link.parents} == there

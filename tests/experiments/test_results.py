@@ -100,7 +100,7 @@ def test_a_run_is_published_again_whole_and_nothing_of_before_stays(measured: Pa
     (run / "posterior.json").write_text('{"policy": 0.25, "samples": 7, "images": 3}')
     main(["results", "--add", str(run), *words])
     text = (tmp_path / "results.md").read_text()
-    assert "| test | mode |" not in text and "0.2500" in text
+    assert "| test | mode |" not in text and "| to the policy | 0.2 |" in text
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["digits-1"]
 
 

@@ -47,7 +47,8 @@ class Part(NamedTuple):
 
     def export(self) -> torch.export.ExportedProgram:
         """The graph."""
-        sizes = {name: torch.export.Dim(name) for name in ("batch", "height", "width")}
+        # An image of less than 3 pixels along an axis has no inside, and is a case of its own.
+        sizes = {name: torch.export.Dim(name, min=least) for name, least in (("batch", 1), ("height", 3), ("width", 3))}
         axes = tuple({axis: sizes[name] for axis, name in each.items()} for each in self.free.values())
         with torch.no_grad(), _quiet():
             module, given = self.module.eval(), tuple(self.inputs.values())

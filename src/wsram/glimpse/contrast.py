@@ -100,7 +100,8 @@ class _Apart:
 
 
 def _apart(image: Tensor) -> Tensor:
-    sparse = image[..., ::STRIDE, ::STRIDE].flatten(-2)
+    # A copy whatever the size, or an exported graph would hold for some sizes alone.
+    sparse = image[..., ::STRIDE, ::STRIDE].clone(memory_format=torch.contiguous_format).flatten(-2)
     if torch.compiler.is_exporting():  # to formats that know no median
         background = sparse.sort(-1).values[..., (sparse.shape[-1] - 1) // 2, None, None]
     else:

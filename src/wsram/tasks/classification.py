@@ -365,7 +365,7 @@ class Classification:
             looked = network.eval().predict(examples.images)
         titles = _titles(network.head, looked.outputs, examples.answers)
         heading = f"{network.prediction.glimpses} glimpses, in order; ×k: a glimpse pixel spans k image pixels"
-        images: list[Any] = list(examples.images)
+        images: list[Any] = [examples.images[n] for n in range(len(examples.images))]
         return draw_glimpses(images, network.prediction.sensor, looked.action, titles, heading=heading)
 
 
