@@ -159,6 +159,20 @@ class Glimpsed:
     """JSON file to keep the figures in."""
 
 
+@dataclass(frozen=True)
+class MegapixelRun:
+    """Measure a network that was trained on megapixel MNIST: error and digits found after each glimpse, and cost."""
+
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network that was trained on a megapixel scene."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """The digits, if they are not where the network was trained from."""
+    test: bool = False
+    """Measure on the test images, instead of those held out for validation."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
 def _mnist(args: Mnist, screen: Screen) -> None:
     from experiments import mnist
 
@@ -242,6 +256,12 @@ def _glimpsed(args: Glimpsed, screen: Screen) -> None:
     glimpsed(args.network, args.data, screen, test=args.test, side=args.side, probe=args.probe, to=args.save)
 
 
+def _megapixel(args: MegapixelRun, screen: Screen) -> None:
+    from experiments.megapixel import megapixel
+
+    megapixel(args.network, args.data, screen, test=args.test, to=args.save)
+
+
 COMMANDS: Commands = {
     "mnist": (Mnist, _mnist),
     "flickr8k": (Flickr8k, _flickr8k),
@@ -249,6 +269,7 @@ COMMANDS: Commands = {
     "benchmark": (Benchmark, _benchmark),
     "pointing": (Pointing, _pointing),
     "robust": (Robust, _robust),
+    "megapixel": (MegapixelRun, _megapixel),
     "sizes": (Sizes, _sizes),
     "glimpsed": (Glimpsed, _glimpsed),
 }

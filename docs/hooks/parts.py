@@ -328,7 +328,7 @@ def _measured(row: Mapping[str, float] | None) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "robustness": robustness,
-    **{f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed")},
+    **{f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed", "megapixel")},
     **{
         f"output of {name}": functools.partial(outputs, name)
         for name in ("first", "models", "predict", "look", "explain", "train", "evaluate", "release")

@@ -96,10 +96,10 @@ RECIPES: dict[str, Config] = {
             policy="map",
             map_stride=2,
             warp=1.0,
-            dropout=0.3,
+            dropout=0.2,
         ),
         estimator=EstimatorConfig("wake-sleep-credit", "policy", samples=2),
-        schedule=ScheduleConfig(updates=6000, batch=32, learning_rate=1e-3, weight_decay=0.01, evaluate_every=250),
+        schedule=ScheduleConfig(updates=3000, batch=32, learning_rate=1.5e-3, weight_decay=0.01, evaluate_every=250),
     ),
     # Reweighted wake-sleep with the inference network that reads the caption.
     "captions": _CAPTIONS,

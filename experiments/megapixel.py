@@ -1,0 +1,135 @@
+"""A network that looks at megapixel MNIST: error after each glimpse, digits found, pixels read, time and memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsram.data.megapixel import Megapixel
+from wsram.errors import UserError
+from wsram.evaluate import Trained, keep, open_trained
+from wsram.models.classifier import AttentionClassifier
+from wsram.provenance import provenance
+from wsram.runtime import autocast
+from wsram.tables import Table
+from wsram.tasks.classification import VIEWED, VOTES, evaluate_sampled
+from wsram.terminal import Screen
+
+FOUND = 0.75
+"""Share of a digit's square that one glimpse must hold for the digit to count as looked at."""
+TIMED = 20
+"""Images that are timed, one at a time; the median counts."""
+
+
+def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: Path | None) -> dict[str, Any]:
+    """Show what a network that was trained on a megapixel scene does after each glimpse, and what it costs.
+
+    Args:
+        name: of the network.
+        source: of the digits.
+        screen: where the figures are shown.
+        test: measure on the test images rather than those of validation.
+        to: a JSON file to keep the figures in.
+
+    Raises:
+        UserError: a network of other images, or no digits.
+    """
+    trained = open_trained(name, source=source)
+    dataset, network = trained.examples(test=test), trained.network
+    if not isinstance(dataset, Megapixel) or not isinstance(network, AttentionClassifier):
+        raise UserError(f"{name} was not trained on a megapixel scene; name a network that was")
+    after, looked_at = _looked(trained, network, dataset)
+    sensor, count = network.prediction.sensor, network.prediction.glimpses
+    # A glimpse between pixels is interpolated from one row and one column more; windows that overlap count twice.
+    window = (sensor.patch_size * max(sensor.scales) + (sensor.mode == "bilinear")) ** 2
+    context = autocast(network.precision, next(network.parameters()).device)
+    found = {
+        "network": trained.name,
+        "set": "test" if test else "validation",
+        "images": len(dataset),
+        "task": dataset.task,
+        "precision": network.precision,
+        "error_after": after,
+        "looked_at_after": looked_at,
+        "pixels_read": count * window / dataset.canvas**2,
+        "sampled": evaluate_sampled(network, dataset, samples=VOTES, autocast=context),
+        "milliseconds": _milliseconds(network, dataset),
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "provenance": provenance(),
+    }
+    screen.show(table(found))
+    if to is not None:
+        keep(to, found, screen)
+    return found
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The figures of the mode after each glimpse, and of a vote."""
+    count = len(found["error_after"])
+    rows = [
+        [str(n + 1), f"{error:.1%}", f"{share:.1%}", f"{(n + 1) / count * found['pixels_read']:.2%}"]
+        for n, (error, share) in enumerate(zip(found["error_after"], found["looked_at_after"], strict=True))
+    ]
+    rows.append([f"vote of {VOTES}", f"{found['sampled'][f'error_vote_{VOTES}']:.1%}", "", ""])
+    cost = f"{found['milliseconds']['drawn']:.0f} ms an image, {found['peak_megabytes']:,.0f} MiB at the peak"
+    title = f"{found['network']}, {found['images']:,} {found['set']} images, {found['task']}; {cost}"
+    return Table(title, ["glimpses", "error", "digits looked at", "pixels read"], rows)
+
+
+def _looked(trained: Trained, network: AttentionClassifier, dataset: Megapixel) -> tuple[list[float], list[float]]:
+    """Error of the mode, and share of the digits that were looked at, after each glimpse."""
+    wrong, seen = [], []
+    device = next(network.parameters()).device
+    for part in torch.arange(len(dataset)).split(max(1, VIEWED // network.prediction.view**2)):
+        batch = dataset.batch(part)
+        with torch.no_grad(), autocast(network.precision, device)():
+            looked = network.predict(batch.images)
+        outputs = looked.outputs_after
+        if batch.answers.is_floating_point():  # all labels must be right
+            right = ((outputs > 0) == batch.answers.unsqueeze(1).bool()).all(-1)
+        else:
+            right = outputs.argmax(-1) == batch.answers.unsqueeze(-1)
+        wrong.append(~right)
+        scales = torch.tensor(network.prediction.sensor.scales, device=device)
+        side = scales[looked.action.scale] * network.prediction.sensor.patch_size
+        share = overlap(looked.action.location, side, dataset.digits[part], dataset.canvas, dataset.bank.shape[-1])
+        seen.append((share >= FOUND).cummax(1).values.float().mean(-1))
+    return torch.cat(wrong).float().mean(0).tolist(), torch.cat(seen).mean(0).tolist()
+
+
+def overlap(location: Tensor, side: Tensor, corners: Tensor, canvas: int, size: int) -> Tensor:
+    """How much of each digit each glimpse holds: (batch, glimpses, digits) shares of the digit's square.
+
+    Args:
+        location: (batch, glimpses, 2) of the glimpses, (x, y) in [-1, 1].
+        side: (batch, glimpses) of the glimpses, in pixels.
+        corners: (batch, digits, 2) row and column of each digit's first pixel.
+        canvas: side of the image, in pixels.
+        size: side of a digit, in pixels.
+    """
+    centre = (location.flip(-1) + 1) / 2 * (canvas - 1)  # row, column
+    half = (side / 2)[..., None, None]
+    low, high = centre.unsqueeze(-2) - half + 0.5, centre.unsqueeze(-2) + half + 0.5
+    first = corners.unsqueeze(1)
+    along = (torch.minimum(high, first + size) - torch.maximum(low, first)).clamp(min=0) / size
+    return along.prod(-1)
+
+
+def _milliseconds(network: AttentionClassifier, dataset: Megapixel) -> dict[str, float]:
+    """Medians for one image: drawn where it is looked at, and as an array of all its pixels."""
+    network.eval()
+    kinds: dict[str, list[float]] = {"drawn": [], "array": []}
+    with torch.inference_mode():
+        for n in range(min(TIMED, len(dataset))):
+            images = dataset.images(torch.tensor([n], device=dataset.bank.device))
+            for kind, given in (("drawn", images), ("array", images.render())):
+                began = time.perf_counter()
+                network.predict(given)
+                kinds[kind].append(1000 * (time.perf_counter() - began))
+    return {kind: statistics.median(times) for kind, times in kinds.items()}
