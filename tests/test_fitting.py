@@ -51,8 +51,13 @@ def test_images_and_labels_of_every_kind_come_back_from_the_table(tmp_path: Path
     items, _ = read_table(write_table(images, labels, tmp_path / "kept"))
     assert [item.answer for item in items] == ["a", "3", 0.5, ("a", "b")]
     assert items[0].path == tmp_path / "a.png"
-    assert [Image.open(item.path).mode for item in items] == ["L", "RGB", "RGB", "L"]
-    assert np.asarray(Image.open(items[3].path)).tolist() == [[51] * 5] * 4
+    modes = []
+    for item in items:
+        with Image.open(item.path) as image:
+            modes.append(image.mode)
+            pixels = np.asarray(image).tolist()
+    assert modes == ["L", "RGB", "RGB", "L"]
+    assert pixels == [[51] * 5] * 4  # of the last one
 
 
 def test_what_cannot_be_fitted_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

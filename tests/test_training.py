@@ -842,7 +842,7 @@ def test_where_there_is_no_terminal_lines_say_how_far_it_is(
     train(Run(tmp_path / "run", config), Screen())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (f"Run: {tmp_path / 'run'} (if it stops, go on with `wsram train --resume {tmp_path / 'run'}`)")
-    assert [line.split()[0] for line in lines[1:]] == ["4/10", "8/10", "10/10"]
+    assert said_of_progress(lines[1:]) == ["4/10", "8/10", "10/10"]
     last = rows(tmp_path / "run")[-1]
     assert f"validation error mode {last['error_mode']:.4g}" in lines[-1] and f"bound {last['bound']:.3f}" in lines[-1]
 
@@ -856,7 +856,12 @@ def test_lines_come_between_evaluations_that_take_long(
 ) -> None:
     clock.takes(Classification, "rollout", training.SAY_EVERY / 2)
     train(Run(tmp_path / "run", changed(config, updates=7, evaluate_every=7)), Screen())
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["3/7", "6/7", "7/7"]
+    assert said_of_progress(capsys.readouterr().out.splitlines()[1:]) == ["3/7", "6/7", "7/7"]
+
+
+def said_of_progress(lines: list[str]) -> list[str]:
+    """How far training said it was; warnings about what goes wrong have tests of their own."""
+    return [line.split()[0] for line in lines if not line.startswith("Look out, ")]
 
 
 def test_the_loss_is_the_surrogate_and_the_faded_terms(

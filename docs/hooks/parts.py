@@ -274,7 +274,8 @@ def variance_table() -> str:
 
 
 HOMES = {"wsram": ROOT / "src" / "wsram", "experiments": ROOT / "experiments"}
-PACKAGES = ("wsram", "wsram.estimators", "wsram.glimpse", "wsram.models", "wsram.data", "wsram.tasks", "experiments")
+INSIDE = ("estimators", "glimpse", "models", "data", "tasks", "app", "export")
+PACKAGES = ("wsram", *(f"wsram.{name}" for name in INSIDE), "experiments")
 """Those with a page of the API reference each."""
 WITH_SOURCE = ("wsram.estimators", "wsram.glimpse", "wsram.models")
 """Packages whose code stands beside its documentation: that of the mathematics."""
