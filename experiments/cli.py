@@ -118,17 +118,24 @@ class Pointing:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A network that is measured on its own kind of images."""
+
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network, or a released one."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """Where the images or digits are, if they are not where the network was trained from."""
+    test: bool = False
+    """Measure on the test set, instead of what was held out for validation."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
+@dataclass(frozen=True)
 class Robust:
     """Measure a network that names digits inverted, on grey, in noise, dim, small, large, and on nothing."""
 
-    network: Annotated[str, tyro.conf.Positional]
-    """Folder of a run or a network that was trained on digits in scenes, or a released one."""
-    data: Annotated[str | None, tyro.conf.Positional] = None
-    """The digits, if they are not where the network was trained from."""
-    test: bool = False
-    """Measure on the test digits, instead of those held out for validation."""
-    save: Path | None = None
-    """JSON file to keep the figures in."""
+    measured: Annotated[Measured, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True)
@@ -145,32 +152,18 @@ class Sizes:
 class Glimpsed:
     """Measure what a network reads of images of one's own and costs, beside random glimpses and a linear probe."""
 
-    network: Annotated[str, tyro.conf.Positional]
-    """Folder of a run or a network that tells classes apart."""
-    data: Annotated[str | None, tyro.conf.Positional] = None
-    """The images, if they are not where the network was trained from."""
-    test: bool = False
-    """Measure on the test images, instead of those held out for validation."""
+    measured: Annotated[Measured, tyro.conf.arg(name="")]
     probe: bool = True
     """Fit a linear probe to whole images, which takes as long as reading all of them once."""
     side: int | None = None
     """Of the square that whole images are squashed to for the probe, in pixels; by default they keep their size."""
-    save: Path | None = None
-    """JSON file to keep the figures in."""
 
 
 @dataclass(frozen=True)
 class MegapixelRun:
     """Measure a network that was trained on megapixel MNIST: error and digits found after each glimpse, and cost."""
 
-    network: Annotated[str, tyro.conf.Positional]
-    """Folder of a run or a network that was trained on a megapixel scene."""
-    data: Annotated[str | None, tyro.conf.Positional] = None
-    """The digits, if they are not where the network was trained from."""
-    test: bool = False
-    """Measure on the test images, instead of those held out for validation."""
-    save: Path | None = None
-    """JSON file to keep the figures in."""
+    measured: Annotated[Measured, tyro.conf.arg(name="")]
 
 
 def _mnist(args: Mnist, screen: Screen) -> None:
@@ -241,7 +234,8 @@ def _pointing(args: Pointing, screen: Screen) -> None:
 def _robust(args: Robust, screen: Screen) -> None:
     from experiments.robustness import robustness
 
-    robustness(args.network, args.data, screen, test=args.test, to=args.save)
+    asked = args.measured
+    robustness(asked.network, asked.data, screen, test=asked.test, to=asked.save)
 
 
 def _sizes(args: Sizes, screen: Screen) -> None:
@@ -253,13 +247,15 @@ def _sizes(args: Sizes, screen: Screen) -> None:
 def _glimpsed(args: Glimpsed, screen: Screen) -> None:
     from experiments.glimpsed import glimpsed
 
-    glimpsed(args.network, args.data, screen, test=args.test, side=args.side, probe=args.probe, to=args.save)
+    asked = args.measured
+    glimpsed(asked.network, asked.data, screen, test=asked.test, side=args.side, probe=args.probe, to=asked.save)
 
 
 def _megapixel(args: MegapixelRun, screen: Screen) -> None:
     from experiments.megapixel import megapixel
 
-    megapixel(args.network, args.data, screen, test=args.test, to=args.save)
+    asked = args.measured
+    megapixel(asked.network, asked.data, screen, test=asked.test, to=asked.save)
 
 
 COMMANDS: Commands = {

@@ -7,7 +7,6 @@ regression on mean and largest value of each feature that a pretrained network h
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +27,7 @@ from wsram.models.layers import MeanAndMost
 from wsram.models.trunk import Trunk, fill_pretrained, is_trunk
 from wsram.provenance import provenance
 from wsram.tables import Table
+from wsram.tasks.classification import parts
 from wsram.tasks.troubles import random_places
 from wsram.terminal import Screen
 
@@ -126,8 +126,7 @@ def pixels_read(sensor: Sensor, sizes: Tensor, action: Action) -> Tensor:
         action: location (batch, glimpses, 2) and scale (batch, glimpses).
     """
     k = torch.tensor(sensor.scales)[action.scale.cpu()].unsqueeze(-1)
-    corner = ((action.location.cpu() + 1) * (sizes.cpu().unsqueeze(1) - 1) / 2 - (k - 1) / 2) / k
-    corner = corner - (sensor.patch_size - 1) / 2
+    corner = sensor.corner(action.location.cpu(), (sizes.cpu().unsqueeze(1) - 1) / 2, k)
     bilinear = sensor.mode == "bilinear"
     first = (corner if bilinear else corner + 0.5).floor() * k
     last = first + (sensor.patch_size + bilinear) * k
@@ -141,25 +140,19 @@ def pixels_read(sensor: Sensor, sizes: Tensor, action: Action) -> Tensor:
     return torch.stack(shares)
 
 
-def _parts(dataset: Dataset) -> Iterator[tuple[Any, Tensor]]:
-    for index in torch.arange(len(dataset)).split(TOGETHER):
-        batch = dataset.batch(index)
-        yield batch.images, batch.answers
-
-
 def _looked(network: AttentionClassifier, dataset: Dataset, seed: int | None = None) -> tuple[float, Tensor]:
     """Error of a network at its policy's modes, or with a seed at random places; and the share that is read."""
     sensor, wrong, read = network.prediction.sensor, 0, []
     generator = torch.Generator(next(network.parameters()).device).manual_seed(seed or 0)
-    for images, answers in _parts(dataset):
+    for _, batch in parts(network, dataset, TOGETHER):
         with torch.inference_mode():
-            pyramid = sensor.pyramid(images)
+            pyramid = sensor.pyramid(batch.images)
             sizes = 2 * pyramid.reach + 1
             if seed is None:
                 looked = network.predict(pyramid)
             else:
                 looked = network.prediction.look(pyramid, random_places(sensor, sizes, generator))
-            wrong += int((looked.outputs.argmax(-1) != answers).sum())
+            wrong += int((looked.outputs.argmax(-1) != batch.answers).sum())
             read.append(pixels_read(sensor, sizes, looked.action))
     return wrong / len(dataset), torch.cat(read)
 
@@ -192,10 +185,11 @@ def _probed(trained: Trained, network: AttentionClassifier, dataset: Dataset, si
     def features(of: Dataset) -> tuple[Tensor, Tensor]:
         found, answers = [], []
         with torch.inference_mode():
-            for images, said in _parts(of):
+            for _, batch in parts(network, of, TOGETHER):
+                images: Any = batch.images
                 whole = [_resized(image.cpu(), side) for image in images]
                 found += [pooled(read(image)) for image in whole]
-                answers.append(said.cpu())
+                answers.append(batch.answers.cpu())
         return torch.cat(found).double(), torch.cat(answers)
 
     train, chosen_by, measured = (features(each) for each in (trained.splits.train, trained.splits.validation, dataset))
@@ -204,7 +198,8 @@ def _probed(trained: Trained, network: AttentionClassifier, dataset: Dataset, si
     fitted = [_logistic(*standard[0], penalty) for penalty in PENALTIES]
     errors = [_wrong(weights, *standard[1]) for weights in fitted]
     best = min(range(len(PENALTIES)), key=errors.__getitem__)
-    image = _resized(next(_parts(dataset))[0][0].cpu(), side)
+    first: Any = dataset.batch(torch.tensor([0])).images
+    image = _resized(first[0].cpu(), side)
     with torch.inference_mode():
         taken = median(_timed(lambda: pooled(read(image))) for _ in range(TIMED))
         with FlopCounterMode(display=False) as counter:

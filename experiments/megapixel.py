@@ -18,7 +18,7 @@ from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance
 from wsram.runtime import autocast
 from wsram.tables import Table
-from wsram.tasks.classification import VIEWED, VOTES, evaluate_sampled
+from wsram.tasks.classification import VOTES, evaluate_sampled, parts
 from wsram.terminal import Screen
 
 FOUND = 0.75
@@ -86,8 +86,7 @@ def _looked(trained: Trained, network: AttentionClassifier, dataset: Megapixel) 
     """Error of the mode, and share of the digits that were looked at, after each glimpse."""
     wrong, seen = [], []
     device = next(network.parameters()).device
-    for part in torch.arange(len(dataset)).split(max(1, VIEWED // network.prediction.view**2)):
-        batch = dataset.batch(part)
+    for part, batch in parts(network, dataset):
         with torch.no_grad(), autocast(network.precision, device)():
             looked = network.predict(batch.images)
         outputs = looked.outputs_after

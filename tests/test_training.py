@@ -43,10 +43,11 @@ from tests.tiny import (
 )
 from wsram import checkpoints, runs, training
 from wsram.cli import main
-from wsram.config import AugmentConfig, ClassificationConfig, Config, ScheduleConfig, changed
+from wsram.config import ClassificationConfig, Config, ScheduleConfig, changed
 from wsram.data import open_data
 from wsram.ending import Stopped
 from wsram.estimators import ESTIMATORS, Estimate, wake_sleep
+from wsram.image_settings import AugmentConfig
 from wsram.models.pretrained import load_network
 from wsram.models.rollout import Rollout
 from wsram.runs import Run, load_state

@@ -16,15 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wsram.config import (
-    ClassificationConfig,
-    ClassifierConfig,
-    Config,
-    EstimatorConfig,
-    ImageData,
-    ScheduleConfig,
-    changed,
-)
+from wsram.config import ClassificationConfig, ClassifierConfig, Config, EstimatorConfig, ScheduleConfig, changed
+from wsram.image_settings import ImageData
 from wsram.models.pretrained import Network
 from wsram.runs import Run
 from wsram.terminal import Screen

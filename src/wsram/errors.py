@@ -1,5 +1,10 @@
 """The one exception that means "the user asked for something that cannot be done", and text that is safe to print."""
 
+from __future__ import annotations
+
+import math
+from typing import Any
+
 
 class UserError(ValueError):
     """A mistake in what was asked for: one line saying what was expected, what came and what to do.
@@ -39,3 +44,13 @@ def reason_of(error: BaseException) -> str:
     """
     said = getattr(error, "strerror", None) or str(error)
     return printable(" ".join(str(said).split())[:300]) or type(error).__name__
+
+
+def require_finite(settings: Any) -> None:
+    """`UserError` for the first number of a section that is none, or infinite."""
+    for name, value in vars(settings).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{name.replace('_', ' ')} must be a finite number, got {number}")
+            if isinstance(number, int) and number.bit_length() > 64:
+                raise UserError(f"{name.replace('_', ' ')} must be a number of 64 bits, got {number.bit_length()} bits")

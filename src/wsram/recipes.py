@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from wsram.config import (
-    AugmentConfig,
     CaptionerConfig,
     CaptioningConfig,
     ClassificationConfig,
@@ -13,9 +12,9 @@ from wsram.config import (
     Config,
     EstimatorConfig,
     ExplorationConfig,
-    ImageData,
     ScheduleConfig,
 )
+from wsram.image_settings import AugmentConfig, ImageData
 
 _CAPTIONS = CaptioningConfig(
     # As good after equally many updates as 512 units, in two thirds of the time.

@@ -17,7 +17,7 @@ from wsram.models.stopping import sureness
 from wsram.provenance import provenance
 from wsram.runtime import autocast
 from wsram.tables import Panel, Table
-from wsram.tasks.classification import ROWS
+from wsram.tasks.classification import parts
 from wsram.tasks.figures import stopping_curve
 from wsram.terminal import Screen
 from wsram.viewing import draw_panels, save
@@ -86,8 +86,7 @@ def _looked(trained: Trained, network: AttentionClassifier, dataset: Dataset) ->
     context = autocast(network.precision, next(network.parameters()).device)
     sure, right = [], []
     with torch.inference_mode(), context():
-        for part in torch.arange(len(dataset)).split(ROWS):
-            examples = dataset.batch(part)
+        for _, examples in parts(network, dataset):
             outputs = network.predict(examples.images).outputs_after
             sure.append(sureness(network.head, outputs))
             right.append(outputs.argmax(-1) == examples.answers.unsqueeze(-1))

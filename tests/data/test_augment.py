@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsram.config import AugmentConfig
 from wsram.data.augment import BANK, DRAWS, Augmented, augment, augmented
 from wsram.data.dataset import Batch, Spec
+from wsram.image_settings import AugmentConfig
 
 EVERYTHING = AugmentConfig("both", 20.0, 0.3, 0.1, 2.0, (0.5, 1.5), 0.5, 0.5, 0.2)
 SMALL_BANK = torch.randn(1 << 12, generator=torch.Generator().manual_seed(3))

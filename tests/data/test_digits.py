@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tests.refusals import refusal
 from tests.tiny import DIGITS, TEST_DIGITS
-from wsram.config import ImageData
 from wsram.data import Dataset, open_data
 from wsram.data.digits import SCENE, SceneDigits
 from wsram.data.mnist import Digits, load_digits
 from wsram.data.scenes import SCENES, evaluation_scenes, make_scenes
+from wsram.image_settings import ImageData
 
 COUNT = 40
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]

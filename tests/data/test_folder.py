@@ -16,13 +16,13 @@ from torch import Tensor
 from tests.refusals import refusal
 from tests.tiny import rows
 from wsram.cli import main
-from wsram.config import AugmentConfig, ImageData
 from wsram.data import Splits, open_data
 from wsram.data import folder as module
 from wsram.data import images as reader
 from wsram.data.augment import augmented
 from wsram.data.folder import ImageFiles
 from wsram.data.images import read_image, size_of
+from wsram.image_settings import AugmentConfig, ImageData
 
 
 def noise(seed: int, width: int = 6, height: int = 5, mode: str = "L") -> Image.Image:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.tiny import write_digits
-from wsram.config import ImageData
 from wsram.data import open_data
 from wsram.data.megapixel import TASKS, Megapixel, make_megapixel
 from wsram.data.mnist import Digits, load_train
 from wsram.errors import UserError
+from wsram.image_settings import ImageData
 
 
 def digits() -> Digits:

@@ -14,9 +14,9 @@ from experiments.cli import main
 from experiments.glimpsed import pixels_read
 from tests.refusals import refused
 from tests.tiny import tiny_config, trained
-from wsram.config import ImageData
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
+from wsram.image_settings import ImageData
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])

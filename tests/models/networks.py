@@ -13,6 +13,7 @@ from wsram.models.captioner import AttentionCaptioner
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.decoder import CaptionInference
 from wsram.models.prediction import Choose, PredictionNetwork
+from wsram.models.rollout import Rollout
 
 CLASSES = 5
 NAMES = tuple("abcde")
@@ -82,3 +83,15 @@ def cell_features(batch: int = 3) -> Tensor:
     """Features (batch, cells, channels) of made-up images."""
     generator = torch.Generator().manual_seed(4)
     return torch.randn(batch, CELLS, CHANNELS, generator=generator, dtype=torch.float64)
+
+
+def check_mean(plain: Rollout[Any, Any], centred: Rollout[Any, Any], inference: nn.Module) -> None:
+    """The policy's mean changes nothing else, is what its log-probabilities come to on average, and is none of η's."""
+    for name in ("log_p_y", "log_p_a", "log_q_a"):
+        assert torch.equal(getattr(plain, name), getattr(centred, name))
+    assert centred.mean_log_p_a is not None
+    left = centred.log_p_a - centred.mean_log_p_a
+    error = left.std(0) / len(left) ** 0.5
+    assert bool((left.mean(0).abs() <= 5 * error + 1e-6).all())
+    assert float((centred.log_p_a - centred.log_q_a).detach().std()) > 0.1  # the two networks differ
+    assert untouched(centred.mean_log_p_a.sum(), inference)

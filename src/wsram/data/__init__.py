@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from wsram.config import CaptionData, ImageData
+from wsram.config import CaptionData
 from wsram.data.dataset import Batch, Dataset, Spec, Splits
 from wsram.data.listing import is_folder
 from wsram.data.mnist import is_digits
 from wsram.errors import UserError
+from wsram.image_settings import ImageData
 
 __all__ = ["Batch", "Dataset", "Spec", "Splits", "open_data"]
 

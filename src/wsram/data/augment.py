@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsram.config import AugmentConfig
 from wsram.data.dataset import Batch, Dataset, Spec
 from wsram.data.scenes import uniform_hash
 from wsram.errors import UserError
 from wsram.glimpse.patchwork import Patchwork
 from wsram.glimpse.pyramid import in_memory
+from wsram.image_settings import AugmentConfig
 
 DRAWS = 16
 """Uniform numbers that one image's changes take; each change has its own, so that none depends on the others."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from wsram.config import ImageData
 from wsram.data.dataset import Batch, Spec, Splits
 from wsram.data.mnist import Digits, load_digits, load_test
 from wsram.data.scenes import SceneSpec, evaluation_scenes, make_scenes, scene_spec, uniform_hash
 from wsram.errors import UserError
+from wsram.image_settings import ImageData
 
 SCENE = "translated-scaled"
 """What digits are placed in by default."""

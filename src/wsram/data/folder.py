@@ -14,12 +14,12 @@ from statistics import fmean, median, pstdev
 import torch
 from torch import Tensor
 
-from wsram.config import ImageData
 from wsram.data.balance import balanced
 from wsram.data.dataset import Batch, Dataset, Spec, Splits
 from wsram.data.images import read_image, size_of
 from wsram.data.listing import EXAMPLES, Item, read_folder, read_table, split
 from wsram.errors import UserError
+from wsram.image_settings import ImageData
 
 CACHE = 2 << 30
 """Bytes of unpacked images that are kept; beyond them files are read again each time."""

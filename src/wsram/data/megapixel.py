@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsram.config import ImageData
 from wsram.data.dataset import Batch, Spec, Splits
 from wsram.data.mnist import Digits, load_test, load_train
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.patchwork import Patchwork, patchwork
+from wsram.image_settings import ImageData
 
 TASKS = {
     "megapixel-majority": "the digit that three of five are",

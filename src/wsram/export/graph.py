@@ -39,6 +39,11 @@ class Noise(NamedTuple):
     scale: Tensor
 
 
+def noise_of(location: Tensor | None, scale: Tensor | None) -> Noise | None:
+    """Noise where both parts of it are given: an exported graph has either or none."""
+    return None if location is None or scale is None else Noise(location, scale)
+
+
 class Canvas(NamedTuple):
     """Images of one size, ready for glimpses.
 
@@ -181,10 +186,8 @@ class Look(nn.Module):
         for n in range(prediction.glimpses):
             if n:
                 upper = prediction.turn(lower, upper)
-            noise = None
-            if location_noise is not None and scale_noise is not None:
-                noise = Noise(location_noise[:, n], scale_noise[:, n])
-            action, lower = looking.glimpse(canvas, upper, lower, noise)
+            drawn = noise_of(*(None if part is None else part[:, n] for part in (location_noise, scale_noise)))
+            action, lower = looking.glimpse(canvas, upper, lower, drawn)
             actions.append(action)
             means.append(prediction.lower.output(lower) / (n + 1))
         taken = Action(*(torch.stack(each, 1) for each in zip(*actions, strict=True)))
@@ -239,9 +242,7 @@ class Step(nn.Module):
             Answers (batch, names), location (batch, 2), scale (batch,) in pixels, and the next upper and lower state.
         """
         looking, prediction = self.looking, self.looking.prediction
-        noise = None
-        if location_noise is not None and scale_noise is not None:
-            noise = Noise(location_noise, scale_noise)
-        action, lower = looking.glimpse(looking.canvas(looking.seen(images)), upper, lower, noise)
+        canvas, drawn = looking.canvas(looking.seen(images)), noise_of(location_noise, scale_noise)
+        action, lower = looking.glimpse(canvas, upper, lower, drawn)
         answers = looking.answer(prediction.lower.output(lower) / number)
         return *answers, action.location, looking.factor(action), prediction.turn(lower, upper), lower

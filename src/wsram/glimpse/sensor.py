@@ -108,14 +108,23 @@ class Sensor:
         pixels = [image.shape[-2] * image.shape[-1] for image in (images[:1] if isinstance(images, Tensor) else images)]
         return windows_are_cheaper(sum(pixels) / len(pixels), looks, self.patch_size + 1, self.scales)
 
+    def corner(self, location: Tensor, reach: Tensor, k: Tensor) -> Tensor:
+        """Where a glimpse's first pixel lies among the cells of k by k pixels, (..., 2), mostly between two of them.
+
+        Args:
+            location: (..., 2) of the glimpse.
+            reach: (..., 2) half the way from the centre of the image's first column and row to that of the last.
+            k: (..., 1) source pixels under a cell, along each axis.
+        """
+        # Level cell j covers source pixels jk .. jk + k - 1 and has its centre at jk + (k - 1) / 2.
+        return ((location + 1) * reach - (k - 1) / 2) / k - (self.patch_size - 1) / 2
+
     def __call__(self, pyramid: Glimpsable, location: Tensor, scale: Tensor) -> Tensor:
         """Glimpses (..., batch, channels, patch, patch) at `location` (..., batch, 2), `scale` (..., batch) int64."""
         location = at_least_float32(location)
         side = self.patch_size + (self.mode == "bilinear")
         k = pyramid.factors[scale].unsqueeze(-1)
-        source = (location + 1) * pyramid.reach
-        # Level cell j covers source pixels jk .. jk + k - 1 and has its centre at jk + (k - 1) / 2.
-        corner = (source - (k - 1) / 2) / k - (self.patch_size - 1) / 2
+        corner = self.corner(location, pyramid.reach, k)
         # Far outside there are zeros alone to see; the clamp keeps float-to-integer conversion defined.
         corner = corner.clamp(-(2.0**20), 2.0**20)
         first = torch.floor(corner if self.mode == "bilinear" else corner + 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +147,19 @@ def _nll(network: AttentionClassifier, outputs: Tensor, answers: Tensor) -> floa
     return -network.head.log_prob(outputs.unsqueeze(-2), answers).mean().item()
 
 
+def parts(network: AttentionClassifier, dataset: Dataset, rows: int = ROWS) -> Iterator[tuple[Tensor, Batch]]:
+    """All examples in order, no more of them together than `rows` images and `VIEWED` pixels of views: numbers, batch.
+
+    Args:
+        network: looks at them.
+        dataset: the examples.
+        rows: images, at most.
+    """
+    together = max(1, min(rows, VIEWED // network.prediction.view**2))
+    for index in torch.arange(len(dataset)).split(together):
+        yield index, dataset.batch(index)
+
+
 def _over(
     network: AttentionClassifier,
     dataset: Dataset,
@@ -159,12 +172,10 @@ def _over(
     training = network.training
     network.eval()
     with torch.no_grad():
-        together = max(1, min(batch, VIEWED // network.prediction.view**2))
-        for part in torch.arange(len(dataset)).split(together):
-            examples = dataset.batch(part)
+        for index, examples in parts(network, dataset, batch):
             answers.append(examples.answers)
             with autocast():
-                found.append(look(examples.images, int(part[0])).outputs)
+                found.append(look(examples.images, int(index[0])).outputs)
     network.train(training)
     return torch.cat(found, -2), torch.cat(answers)
 

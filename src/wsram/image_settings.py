@@ -1,0 +1,93 @@
+"""Settings of images: which, what is made of digits, and how they are changed in training; see `wsram.config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from wsram.errors import UserError, require_at_least, require_finite
+
+Scene = Literal[
+    "translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100",
+    "megapixel-majority", "megapixel-max", "megapixel-top", "megapixel-multi",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Which images, and what is made of them."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "mnist5k"
+    """A folder of images with a sub-folder for each class; a CSV or JSONL of path and label; a folder of MNIST's
+    four IDX files; mnist, in the user cache; or mnist5k, 5,000 digits that come with the demo extra."""
+    answer: Literal["class", "labels", "number"] | None = None
+    """One of several classes, several labels at once, or a number; by default what the labels look like."""
+    colour: bool | None = None
+    """See colour or grey; by default colour if any image has it."""
+    longest: int | None = 1024
+    """Larger images are shrunk to so many pixels on the longer side; aspects stay."""
+    balance: bool = False
+    """Show every class as often in training, however many images it has."""
+    scene: Scene | None = None
+    """What digits are placed in; by default translated-scaled."""
+    download: bool = False
+    """Fetch MNIST into the user cache if it is not there."""
+    validation: int | None = None
+    """Training digits held out for tuning; by default 5,000 of mnist, 1,000 of mnist5k."""
+    distortion: float = 0.0
+    """Strength of random rotation, shear, stretch and bending of training digits; 1 is about what a hand varies by."""
+    empty: float = 0.0
+    """Share of training scenes without a digit, which the network learns to call none."""
+    training_images: int = 5000
+    """Of a megapixel scene: fixed images, a tenth of which are held out unless --validation says otherwise."""
+    canvas: int = 1500
+    """Side of a megapixel scene, in pixels."""
+    digits: int = 5
+    """On a megapixel scene; more than half of them are of one class."""
+    noises: int = 50
+    """Scribbles on a megapixel scene, drawn from a bank of as many."""
+    order: Literal["digits-last", "noise-last"] = "digits-last"
+    """What covers the other on a megapixel scene."""
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require_at_least(0, distortion=self.distortion)
+        if self.longest is not None:
+            require_at_least(1, longest=self.longest)
+        if not 0 <= self.empty < 1:
+            raise UserError(f"the share of empty scenes is from 0 to below 1, got {self.empty}")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training images, so that a network answers for more than was collected; all off by default."""
+
+    flip: Literal["none", "horizontal", "both"] = "none"
+    """Mirror half of the images, left to right or also top to bottom."""
+    rotate: float = 0.0
+    """Turned by up to so many degrees."""
+    zoom: float = 0.0
+    """Enlarged or shrunk by a factor of up to e to this power."""
+    shift: float = 0.0
+    """Moved by up to this share of the side."""
+    blur: float = 0.0
+    """Blurred with a standard deviation of up to so many pixels."""
+    brightness: tuple[float, float] = (1.0, 1.0)
+    """Values times a factor between these two, of half of the images."""
+    background: float = 0.0
+    """Black lifted to a grey of up to this level, of half of the images."""
+    invert: float = 0.0
+    """Probability that light and dark change places."""
+    noise: float = 0.0
+    """Added to half of the images, with a standard deviation of up to this; values stay in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require_at_least(0, rotate=self.rotate, zoom=self.zoom, shift=self.shift, blur=self.blur, noise=self.noise)
+        for name, share in (("invert", self.invert), ("background", self.background)):
+            if not 0 <= share <= 1:
+                raise UserError(f"{name} must be from 0 to 1, got {share}")
+        if not 0 <= self.brightness[0] <= self.brightness[1]:
+            raise UserError(f"brightness must be two factors, 0 <= low <= high, got {self.brightness}")
