@@ -45,18 +45,19 @@ def noise_of(location: Tensor | None, scale: Tensor | None) -> Noise | None:
 
 
 class Canvas(NamedTuple):
-    """Images of one size, ready for glimpses.
+    """Images of one size, ready for glimpses; columns stand before lines.
 
-    rows: (batch, height, channels * width) the pixels.
-    factor, first: (scales, 2) what takes a location to where its glimpse's first pixel lies among the cells of a scale.
-    columns, lines: (scales, width) and (scales, height) the cell that each column and each row of pixels lies in.
+    images: (batch, channels, height, width) the pixels.
+    places: (scales, 5) what takes a location to where its glimpse's first pixel lies among the cells of a scale,
+        factors and what is added, and the share that one pixel has in a cell.
+    cells: (scales, width + height) the cell that each column and each line of pixels lies in.
+    axes: (width + height,) 0 for each column, 1 for each line.
     """
 
-    rows: Tensor
-    factor: Tensor
-    first: Tensor
-    columns: Tensor
-    lines: Tensor
+    images: Tensor
+    places: Tensor
+    cells: Tensor
+    axes: Tensor
 
 
 class Looking(nn.Module):
@@ -96,9 +97,10 @@ class Looking(nn.Module):
         k = self.scales.float().unsqueeze(-1)
         reach = torch.cat([self.ones * ((n - 1) / 2) for n in (width, height)])
         first = (reach - (k - 1) / 2) / k - (len(self.pixels) - 1) / 2
-        columns, lines = (torch.floor(torch.arange(n, device=k.device).float() / k) for n in (width, height))
-        rows = seen.transpose(1, 2).reshape(-1, height, self.channels * width)
-        return Canvas(rows, reach / k, first, columns, lines)
+        numbers = [torch.arange(n, dtype=torch.float32, device=k.device) for n in (width, height)]
+        axes = torch.cat([torch.zeros_like(numbers[0]), torch.ones_like(numbers[1])])
+        places = torch.cat([reach / k, first, 1 / k.square()], -1)
+        return Canvas(seen, places, torch.floor(torch.cat(numbers) / k), axes.long())
 
     def begin(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Upper and lower state before the first glimpse."""
@@ -136,16 +138,15 @@ class Looking(nn.Module):
 
     def _patch(self, canvas: Canvas, action: Action) -> Tensor:
         """The glimpses (batch, channels, patch, patch)."""
-        factor, first, columns, lines = (table.index_select(0, action.scale) for table in canvas[1:])
+        height, width = canvas.images.shape[-2:]
+        factor, first, share = F.embedding(action.scale, canvas.places).split((2, 2, 1), -1)
         corner = torch.addcmul(first, factor, action.location)
         if self.prediction.sensor.mode == "nearest":
             corner = torch.floor(corner + 0.5)
-        x, y = (corner.unsqueeze(-1) + self.pixels).unbind(1)
-        right = F.relu(1 - (columns.unsqueeze(2) - x.unsqueeze(1)).abs())
-        left = F.relu(1 - (lines.unsqueeze(1) - y.unsqueeze(2)).abs())
-        sums = torch.bmm(left, canvas.rows).reshape(x.shape[0], len(self.pixels) * self.channels, -1)
-        means = torch.bmm(sums, right) / self.factor(action).float().square().view(-1, 1, 1)
-        return means.unflatten(1, (len(self.pixels), self.channels)).transpose(1, 2)
+        apart = F.embedding(action.scale, canvas.cells) - corner.index_select(-1, canvas.axes)
+        hats = F.relu(1 - (apart.unsqueeze(1) - self.pixels.unsqueeze(-1)).abs()).unsqueeze(1)
+        right, left = hats.split((width, height), -1)
+        return left @ canvas.images @ right.mT * share.view(-1, 1, 1, 1)
 
     def _shares(self, seen: Tensor, axis: int) -> Tensor:
         """How much of each pixel of an axis goes into each of the view (view, pixels): adaptive average pooling."""
@@ -182,16 +183,17 @@ class Look(nn.Module):
         seen = looking.seen(images)
         canvas, (upper, lower) = looking.canvas(seen), looking.begin(seen)
         actions: list[Action] = []
-        means: list[Tensor] = []
+        sums: list[Tensor] = []
         for n in range(prediction.glimpses):
             if n:
                 upper = prediction.turn(lower, upper)
             drawn = noise_of(*(None if part is None else part[:, n] for part in (location_noise, scale_noise)))
             action, lower = looking.glimpse(canvas, upper, lower, drawn)
             actions.append(action)
-            means.append(prediction.lower.output(lower) / (n + 1))
-        taken = Action(*(torch.stack(each, 1) for each in zip(*actions, strict=True)))
-        return *looking.answer(torch.stack(means, 1)), taken.location, looking.factor(taken)
+            sums.append(prediction.lower.output(lower))
+        location, scale = (torch.stack(each, 1) for each in zip(*actions, strict=True))
+        numbers = torch.arange(1, len(sums) + 1, device=location.device).unsqueeze(-1)
+        return *looking.answer(torch.stack(sums, 1) / numbers), location, looking.factor(Action(location, scale))
 
 
 class Start(nn.Module):
