@@ -111,7 +111,7 @@ def _measure(config: ClassificationConfig, examples: Dataset, repeats: int) -> d
         rollout = task.rollout(config, model, batch, update)
         estimate = estimate_of(rollout)
         _ = measures(estimate) | task.measures(rollout)  # what training watches is part of what an update costs
-        return estimate.loss + fade(schedule, step) * task.exploration(config, rollout)
+        return estimate.loss + task.additions(config, rollout, fade(schedule, step))
 
     def change() -> None:
         accelerator.clip_grad_norm_(model.parameters(), schedule.clip)

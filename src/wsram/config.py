@@ -185,6 +185,8 @@ class ClassificationConfig:
     schedule: Annotated[ScheduleConfig, tyro.conf.arg(name="")] = field(default_factory=ScheduleConfig)
     glimpse_growth: float = 0.0
     """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
+    every_glimpse: float = 0.0
+    """Weight of the answer's loss after every glimpse but the last, beside the last one's."""
     start_from: str | None = None
     """A network to go on from, by folder or name: its weights where they fit, its answers by their names."""
     choose: bool = False
@@ -195,6 +197,8 @@ class ClassificationConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.glimpse_growth <= 1:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
+        require_finite(self)
+        require_at_least(0, every_glimpse=self.every_glimpse)
         if self.estimator.pathwise and (self.model.sensor == "nearest" or self.exploration.temperature != 1):
             raise UserError(
                 "locations are followed through bilinear glimpses that the policy itself drew; use --sensor bilinear "

@@ -303,7 +303,7 @@ def _train(
             for group in optimizer.param_groups:
                 group["lr"] = group["share"] * learning_rate(schedule, step)
             optimizer.zero_grad()
-            accelerator.backward(estimate.loss + fade(schedule, step) * task.exploration(config, rollout))
+            accelerator.backward(estimate.loss + task.additions(config, rollout, fade(schedule, step)))
             norm = accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
             optimizer.step()
             progress.add(measures(estimate) | task.measures(rollout) | {"gradient_norm": norm.detach()})

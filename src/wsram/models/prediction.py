@@ -42,7 +42,7 @@ class Looked(NamedTuple):
     """What came of looking: distributions over the answers, and the actions and policies of every glimpse, stacked.
 
     outputs_after: (..., batch, glimpses, outputs) the head's distribution over answers, were glimpse n the last: for
-        classes, log p(y | a_1..n, I) of each. Gradient: of the last glimpse alone, which is the one that answers.
+        classes, log p(y | a_1..n, I) of each.
     action: location (..., batch, glimpses, 2), scale (..., batch, glimpses).
     policy: the distributions p(a_n | a_1..n-1, I), batched (..., batch, glimpses).
     """
@@ -214,7 +214,7 @@ class PredictionNetwork(nn.Module):
             return torch.stack([t if t.shape == shape else t.expand(shape) for t in tensors], axis)
 
         return Looked(
-            torch.stack([*(n.detach() for n in answered[:-1]), answered[-1]], -2),
+            torch.stack(answered, -2),
             Action(stack([a.location for a in actions], -2), stack([a.scale for a in actions], -1)),
             stacked(policies, lead),
         )

@@ -18,7 +18,7 @@ class Rollout(Generic[A, P]):
     A step is a glimpse, or the word before which a captioner attends.
 
     log_p_y: (samples, batch, steps) what log p(y | a, I) gains after each step: how much more probable the answer
-        became, or the next word of a caption. Gradient of the sum, the prediction that all led to: θ.
+        became, or the next word of a caption. Their sum is the prediction that all led to. Gradient: θ.
     log_p_a: (samples, batch, steps) log p(a_n | a_1..n-1, I) of each action under the policy. Gradient: θ.
     log_q_a: (samples, batch, steps) log-probability under the network that proposes. Gradient: η if it is the inference
         network, none otherwise.

@@ -165,7 +165,7 @@ class Captioning:
             centred=centred(config.estimator),
         )
 
-    def exploration(self, config: CaptioningConfig, rollout: CellRollout) -> Tensor | float:
+    def additions(self, config: CaptioningConfig, rollout: CellRollout, fade: float) -> Tensor | float:
         """Entropy bonus and coverage penalty, over real words."""
         explore = config.exploration
         real = rollout.action.real
@@ -177,7 +177,7 @@ class Captioning:
             attended = (rollout.policy.probabilities() * real.unsqueeze(-1)).sum(-2)
             even = real.sum(-1, keepdim=True) / attended.shape[-1]
             terms = terms + explore.coverage * (even - attended).square().sum(-1).mean()
-        return terms
+        return fade * terms
 
     def measures(self, rollout: CellRollout) -> dict[str, Tensor]:
         """Nats for a word under the bound, and the entropy of where to look."""

@@ -77,6 +77,18 @@ def exploration_terms(explore: ExplorationConfig, policy: Policy) -> Tensor | fl
     return terms
 
 
+def early_loss(log_p_y: Tensor) -> Tensor:
+    """Minus the log-probability of the answer after every glimpse but the last, on average; scalar, nats.
+
+    Args:
+        log_p_y: (samples, batch, glimpses) what it gains after each, as of `wsram.models.rollout.Rollout`.
+
+    Source: deep supervision (Lee et al. 2015), here of a recurrent network's earlier answers.
+    """
+    early = log_p_y.cumsum(-1)[..., :-1]
+    return -early.mean() if early.numel() else early.sum()
+
+
 def evaluate_mode(
     network: AttentionClassifier, dataset: Dataset, *, glimpses: int | None = None, autocast: Autocast = nullcontext
 ) -> dict[str, float]:
@@ -244,9 +256,10 @@ class Classification:
             glimpses=glimpses_at(config, update.step),
         )
 
-    def exploration(self, config: ClassificationConfig, rollout: GlimpseRollout) -> Tensor | float:
-        """Entropy bonuses and coverage penalty."""
-        return exploration_terms(config.exploration, rollout.policy)
+    def additions(self, config: ClassificationConfig, rollout: GlimpseRollout, fade: float) -> Tensor | float:
+        """Entropy bonuses and coverage penalty; and the label after every glimpse."""
+        terms = fade * exploration_terms(config.exploration, rollout.policy)
+        return terms + config.every_glimpse * early_loss(rollout.log_p_y) if config.every_glimpse else terms
 
     def measures(self, rollout: GlimpseRollout) -> dict[str, Tensor]:
         """Glimpses taken, the spread of locations and the use of scales."""

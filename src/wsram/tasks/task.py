@@ -80,8 +80,8 @@ class Task(Protocol):
     def rollout(self, config: Any, model: nn.Module, batch: Batch, update: Update) -> Rollout[Any, Any]:
         """Sampled action sequences for examples; `model` is what `build` made, perhaps wrapped."""
 
-    def exploration(self, config: Any, rollout: Rollout[Any, Any]) -> Tensor | float:
-        """Exploration terms to be added to the loss, at full weight; nats."""
+    def additions(self, config: Any, rollout: Rollout[Any, Any], fade: float) -> Tensor | float:
+        """What is added to the estimator's loss, nats: exploration terms, weighed by `fade`, and what else is taught."""
 
     def measures(self, rollout: Rollout[Any, Any]) -> dict[str, Tensor]:
         """What else to watch at every update: scalars, or vectors of shares; detached."""
