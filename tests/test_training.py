@@ -51,7 +51,7 @@ from wsram.image_settings import AugmentConfig
 from wsram.models.pretrained import load_network
 from wsram.models.rollout import Rollout
 from wsram.runs import Run, load_state
-from wsram.tasks import TASKS, Update
+from wsram.tasks import TASKS, Update, classification
 from wsram.tasks.classification import Classification
 from wsram.terminal import Screen
 from wsram.training import batches, fade, learning_rate, train
@@ -876,11 +876,11 @@ def test_the_loss_is_the_surrogate_and_the_faded_terms(
         given.append(loss.item())
         loss.backward(**options)
 
-    def terms(self: Classification, config: Any, rollout: Rollout[Any, Any]) -> Tensor:
-        return rollout.policy.mean.sum() * 0 + 1000.0
+    def terms(explore: Any, policy: Any) -> Tensor:
+        return policy.mean.sum() * 0 + 1000.0
 
     monkeypatch.setattr(training.Accelerator, "backward", backward)
-    monkeypatch.setattr(Classification, "exploration", terms)
+    monkeypatch.setattr(classification, "exploration_terms", terms)
     trained(tmp_path / "run", config)
     surrogate = [row["loss"] for row in rows(tmp_path / "run")]
     assert [g - s for g, s in zip(given, surrogate, strict=True)] == pytest.approx([1000, 500], abs=1e-2)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.models.networks import classifier
 from tests.refusals import refusal
 from tests.tiny import tiny_config
 from wsram.config import ClassificationConfig, ExplorationConfig, changed
@@ -23,6 +24,7 @@ from wsram.recipes import RECIPES
 from wsram.tasks import Options, classification
 from wsram.tasks.classification import (
     Classification,
+    early_loss,
     evaluate_mode,
     evaluate_sampled,
     exploration_terms,
@@ -245,6 +247,28 @@ def test_exploration_terms_are_weighed_apart_and_rewarded_or_punished() -> None:
         (ExplorationConfig(1.5, 0.3, 0.2, 0.7), -0.3 * location - 0.2 * scale + 0.7 * coverage),
     ]:
         assert float(exploration_terms(explore, policy)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_answer_is_taught_after_every_glimpse_but_the_last() -> None:
+    after = torch.tensor([[[-3.0, -2.0, -1.0]], [[-5.0, -4.0, -0.5]]], requires_grad=True)  # two samples of an image
+    gains = after.diff(dim=-1, prepend=torch.zeros(2, 1, 1))
+    loss = early_loss(gains)
+    assert loss.item() == 3.5
+    (slope,) = torch.autograd.grad(loss, after)
+    assert slope.tolist() == [[[-0.25, -0.25, 0.0]], [[-0.25, -0.25, 0.0]]]
+    assert early_loss(gains[..., :1]).item() == 0.0
+
+
+def test_only_where_earlier_answers_are_taught_do_they_add_to_the_loss() -> None:
+    config = changed(ClassificationConfig(), every_glimpse=0.5)
+    rollout = classifier().forward(
+        torch.rand(2, 1, 40, 40), torch.tensor([0, 1]), samples=2, generator=torch.Generator().manual_seed(0)
+    )
+    task = Classification()
+    assert task.additions(changed(config, every_glimpse=0.0), rollout, 1.0) == 0.0
+    # It does not fade as exploration does.
+    for fade in (0.0, 1.0):
+        assert task.additions(config, rollout, fade).item() == pytest.approx(0.5 * early_loss(rollout.log_p_y).item())
 
 
 def test_digits_are_placed_in_a_scene_unless_one_was_asked_for(digits: Path) -> None:

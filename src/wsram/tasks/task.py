@@ -81,7 +81,7 @@ class Task(Protocol):
         """Sampled action sequences for examples; `model` is what `build` made, perhaps wrapped."""
 
     def additions(self, config: Any, rollout: Rollout[Any, Any], fade: float) -> Tensor | float:
-        """What is added to the estimator's loss, nats: exploration terms, weighed by `fade`, and what else is taught."""
+        """What is added to the estimator's loss, nats: exploration terms, times `fade`, and what else is taught."""
 
     def measures(self, rollout: Rollout[Any, Any]) -> dict[str, Tensor]:
         """What else to watch at every update: scalars, or vectors of shares; detached."""
