@@ -65,7 +65,7 @@ class AttentionClassifier(nn.Module):
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor, contrast: see `Sensor`.
         recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
-        policy, map_stride, map_toll, warp, dropout: see `PredictionNetwork`.
+        aim, policy, map_stride, map_toll, warp, dropout: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
         calibration: what `calibrate` takes.
@@ -107,6 +107,7 @@ class AttentionClassifier(nn.Module):
         calibration: Sequence[float] | None = None,
         inference: bool = True,
         precision: str = "no",
+        aim: str = "middle",
         policy: str = "gaussian",
         map_stride: int = 1,
         map_toll: float = 10.0,
@@ -133,6 +134,7 @@ class AttentionClassifier(nn.Module):
             view=view,
             std_range=(low, high),
             unit=(mean, spread),
+            aim=aim,
             policy=policy,
             map_stride=map_stride,
             map_toll=map_toll,

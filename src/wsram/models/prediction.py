@@ -32,8 +32,12 @@ from wsram.models.heads import build_head
 from wsram.models.layers import GlimpseNetwork, MapNetwork, Recurrence, ViewNetwork
 
 POLICIES = ("gaussian", "map")
+AIMS = ("middle", "bright")
 KEY_UNITS = 16
 """Of a cell's key and of the query that it is compared with."""
+STRAIGHT, NARROW = 1.15, -2.5
+"""What makes of a place within the middle of the image a raw output that tanh takes back to it, nearly; and the raw output
+of a spread of a tenth of the image in each direction, at the default bounds."""
 Choose = Callable[[Policy, Tensor, Tensor], Action]
 """Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
 
@@ -101,6 +105,8 @@ class PredictionNetwork(nn.Module):
         view: side in pixels of the low-resolution view.
         std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
         unit: of a number, see `wsram.models.heads.NumberHead`.
+        aim: where glimpses are drawn before anything is learned: around the "middle" of the image, or closely around the
+            centre of what is "bright" in its view, which "conv" with a Gaussian policy can be made to find.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll: of the map, see `MapNetwork`.
         warp, dropout: of glimpses in training, see `GlimpseNetwork`.
@@ -126,6 +132,7 @@ class PredictionNetwork(nn.Module):
         std_range: tuple[float, float],
         unit: tuple[float, float] = (0.0, 1.0),
         freeze: bool = True,
+        aim: str = "middle",
         policy: str = "gaussian",
         map_stride: int = 1,
         map_toll: float = 10.0,
@@ -150,6 +157,13 @@ class PredictionNetwork(nn.Module):
         )
         self.lower = Recurrence(recurrence, lower_units, lower_units)
         self.head = build_head(answer, lower_units, names, unit)
+        if aim not in AIMS:
+            raise UserError(f"unknown aim {aim!r}; choose one of {', '.join(AIMS)}")
+        if aim == "bright" and (network != "conv" or policy != "gaussian"):
+            raise UserError(
+                f"only the conv network with a gaussian policy can aim at what is bright, got {network} with {policy}; "
+                "use --aim middle"
+            )
         if policy not in POLICIES:
             raise UserError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
         self.view_network: ViewNetwork | MapNetwork
@@ -167,6 +181,16 @@ class PredictionNetwork(nn.Module):
                 weights.zero_()
             self.policy_head.weight.mul_(0.1)
             self.policy_head.bias.zero_()
+            if aim != "middle":
+                self._aim()
+
+    def _aim(self) -> None:
+        assert isinstance(self.view_network, ViewNetwork)
+        self.view_network.aim()
+        self.policy_head.weight[:2].zero_()
+        for feature, (axis, sign) in enumerate([(0, 1), (0, -1), (1, 1), (1, -1)]):
+            self.policy_head.weight[axis, feature] = sign * STRAIGHT
+        self.policy_head.bias[2:4] = NARROW
 
     def policy(self, raw: Tensor, cells: Cells | None = None) -> Policy:
         """The distribution over the next glimpse from the head's raw outputs (..., outputs), of a map over `cells`."""
