@@ -50,8 +50,8 @@ class ClassifierConfig:
     std_range: tuple[float, float] = (0.05, 1.0)
     """Bounds of the location's standard deviation; the image is 2 wide."""
     aim: Literal["middle", "bright"] = "middle"
-    """Where glimpses are drawn before anything is learned: around the middle of the image, or around the centre of what is
-    bright in its view (of the conv network)."""
+    """Where glimpses are drawn before anything is learned: around the middle of the image, or close around the centre
+    of what is bright in its view (conv network, gaussian policy)."""
     policy: Literal["gaussian", "map"] = "gaussian"
     """One place with a spread, or a map over cells of the view, which can point at one of many things."""
     map_stride: int = 1

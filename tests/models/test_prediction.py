@@ -51,6 +51,26 @@ def test_pixels_that_no_glimpse_covers_do_not_reach_the_answer() -> None:
     assert not torch.allclose(model.look(changed, following(corner)).outputs, before.outputs)
 
 
+@pytest.mark.parametrize(("channels", "view"), [(1, 25), (3, 24), (1, 33)])
+def test_an_aim_is_where_it_is_bright_before_anything_is_learned(channels: int, view: int) -> None:
+    aimed = dict(aim="bright", network="conv", channels=channels, view=view, widths=(4, 8))
+    for column, row in [(10, 10), (40, 20), (20, 50), (45, 45)]:
+        images = torch.zeros(1, channels, 64, 64)
+        images[..., row : row + 8, column : column + 8] = 0.7
+        policy = prediction(**aimed).look(images, lambda policy, raw, r2: policy.mode()).policy
+        centre = (torch.tensor([column, row]) + 4) / 32 - 1
+        assert (policy.mean - centre).abs().max() < 0.15  # of 2, at any glimpse
+        assert policy.location_std().max() < 0.1
+    dark = prediction(**aimed).look(images * 0, lambda policy, raw, r2: policy.mode()).policy
+    assert dark.mean.abs().max() < 0.06
+
+
+def test_an_aim_that_cannot_be_taken_is_refused() -> None:
+    refusal(lambda: prediction(aim="left"), "unknown aim 'left'", "middle, bright")
+    refusal(lambda: prediction(aim="bright"), "got fc with gaussian", "--aim middle")
+    refusal(lambda: prediction(aim="bright", network="conv", policy="map"), "got conv with map", "--aim middle")
+
+
 def test_one_glimpse_and_many_are_read_at_the_same_loudness() -> None:
     """The head reads the mean over glimpses; with a ReLU layer at its start, repeating a glimpse changes nothing."""
     model = prediction(glimpses=4)

@@ -184,13 +184,15 @@ class ViewNetwork(nn.Module):
 
     @torch.no_grad()
     def aim(self) -> None:
-        """Let the first four features be how far right, left, down and up of its middle the view's brightness lies.
+        """Let the first four features be how far right, left, down and up of the middle the view's brightness lies.
 
-        In units of location, at first: the first channel of each convolution passes brightness on, whose centre is read.
+        In units of location, before anything is learned: the first channel of each convolution passes brightness on,
+        and its centre is read. Of "conv" alone.
         """
         assert self.layers is not None
         for layer in self.layers:
             if isinstance(layer, nn.Conv2d):
+                # All of an image's own channels, and then the first one on.
                 seen = layer.in_channels if layer is self.layers[0] else 1
                 layer.weight[0].zero_()
                 layer.weight[0, :seen, 1, 1] = 1 / seen

@@ -36,8 +36,8 @@ AIMS = ("middle", "bright")
 KEY_UNITS = 16
 """Of a cell's key and of the query that it is compared with."""
 STRAIGHT, NARROW = 1.15, -2.5
-"""What makes of a place within the middle of the image a raw output that tanh takes back to it, nearly; and the raw output
-of a spread of a tenth of the image in each direction, at the default bounds."""
+"""Raw outputs of a policy that aims: of a mean, times its place, which tanh takes back to it nearly; of the spread, a
+twentieth of the image at the default bounds."""
 Choose = Callable[[Policy, Tensor, Tensor], Action]
 """Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
 
@@ -105,8 +105,8 @@ class PredictionNetwork(nn.Module):
         view: side in pixels of the low-resolution view.
         std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
         unit: of a number, see `wsram.models.heads.NumberHead`.
-        aim: where glimpses are drawn before anything is learned: around the "middle" of the image, or closely around the
-            centre of what is "bright" in its view, which "conv" with a Gaussian policy can be made to find.
+        aim: where glimpses are drawn before anything is learned: around the "middle" of the image, or close around the
+            centre of what is "bright" in its view; the latter of "conv" with a Gaussian policy.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll: of the map, see `MapNetwork`.
         warp, dropout: of glimpses in training, see `GlimpseNetwork`.
