@@ -49,9 +49,9 @@ class ClassifierConfig:
     """Side of the low-resolution view, in pixels; only the policy sees it."""
     std_range: tuple[float, float] = (0.05, 1.0)
     """Bounds of the location's standard deviation; the image is 2 wide."""
-    aim: Literal["middle", "bright"] = "middle"
-    """Where glimpses are drawn before anything is learned: around the middle of the image, or close around the centre
-    of what is bright in its view (conv network, gaussian policy)."""
+    aim: Literal["middle", "contrast"] = "middle"
+    """What a gaussian policy's place is learned as a difference from: the middle of the image, or the centre of what
+    stands out from its background."""
     policy: Literal["gaussian", "map"] = "gaussian"
     """One place with a spread, or a map over cells of the view, which can point at one of many things."""
     map_stride: int = 1

@@ -106,13 +106,13 @@ class Looking(nn.Module):
         """Upper and lower state before the first glimpse."""
         prediction = self.prediction
         view = self._shares(seen, -2) @ seen @ self._shares(seen, -1).T
-        upper = prediction.upper.initial(prediction.view_network(view))
+        upper, _ = prediction.begin(view)
         return upper, prediction.lower.initial(seen.new_zeros(seen.shape[0], prediction.lower.size))
 
     def glimpse(self, canvas: Canvas, upper: Tensor, lower: Tensor, noise: Noise | None) -> tuple[Action, Tensor]:
         """The action, and the lower state after it; where there is no noise, at the policy's mode."""
         prediction = self.prediction
-        raw = prediction.policy_head(prediction.upper.output(upper))
+        raw = prediction.raw(upper)
         if noise is None:
             action = Action(torch.tanh(raw[:, :2]), raw[:, 4:].argmax(-1))
         else:

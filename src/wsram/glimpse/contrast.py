@@ -41,6 +41,13 @@ def in_contrast(images: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
     return _apart(images)
 
 
+def background_of(pixels: Tensor) -> Tensor:
+    """The median (..., 1, 1) of pixels (..., pixels), the lower one of an even number."""
+    if torch.compiler.is_exporting():  # to formats that know no median
+        return pixels.sort(-1).values[..., (pixels.shape[-1] - 1) // 2, None, None]
+    return pixels.median(-1).values[..., None, None]
+
+
 def source_in_contrast(source: Source) -> Source:
     """An image as a source, seen as `in_contrast` has it.
 
@@ -102,9 +109,5 @@ class _Apart:
 def _apart(image: Tensor) -> Tensor:
     # A copy whatever the size, or an exported graph would hold for some sizes alone.
     sparse = image[..., ::STRIDE, ::STRIDE].clone(memory_format=torch.contiguous_format).flatten(-2)
-    if torch.compiler.is_exporting():  # to formats that know no median
-        background = sparse.sort(-1).values[..., (sparse.shape[-1] - 1) // 2, None, None]
-    else:
-        background = sparse.median(-1).values[..., None, None]
-    apart = (image - background).abs()
+    apart = (image - background_of(sparse)).abs()
     return apart / apart.amax((-3, -2, -1), keepdim=True).clamp(min=FAINTEST)

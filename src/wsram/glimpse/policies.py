@@ -22,6 +22,7 @@ from wsram.glimpse.actions import (
     at_least_float32,
     draw_categorical,
 )
+from wsram.glimpse.contrast import background_of
 
 SPREAD = 0.15
 """Standard deviation of an offset, in halves of a cell's side, before it is cut off at the cell's edges."""
@@ -234,6 +235,29 @@ def cell_of(location: Tensor, side: int) -> Tensor:
     return row * side + column
 
 
+def _contrast(view: Tensor) -> Tensor:
+    """How far each place of views (batch, channels, side, side) is from the median, on average over channels."""
+    view = at_least_float32(view)
+    return (view - background_of(view.flatten(-2))).abs().mean(1)
+
+
+def _middles(count: int, like: Tensor) -> Tensor:
+    """(count,) the middles of equal parts of -1 to 1."""
+    return (2 * torch.arange(count, device=like.device, dtype=like.dtype) + 1) / count - 1
+
+
+def centre_of_contrast(view: Tensor) -> Tensor:
+    """The centre (batch, 2) of what stands out from the background of views (batch, channels, side, side).
+
+    A location; no gradient. Of a view that is all background, the middle.
+    """
+    with torch.no_grad():
+        contrast = _contrast(view)
+        at = _middles(contrast.shape[-1], contrast)
+        across, down = ((contrast.sum(axis) * at).sum(-1) for axis in (-2, -1))
+        return torch.stack([across, down], -1) / contrast.sum((-2, -1)).clamp(min=FAINTEST).unsqueeze(-1)
+
+
 def contrast_of(view: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """How much there is to see in each cell of a view, and where in the cell it is.
 
@@ -249,12 +273,10 @@ def contrast_of(view: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         Log-contrast (batch, cells), at most 0, and offsets (batch, cells, 2) as of `MapDistribution`; no gradient.
     """
     with torch.no_grad():
-        view = at_least_float32(view)
-        background = view.flatten(-2).median(-1).values[..., None, None]
-        contrast = (view - background).abs().mean(1)
+        contrast = _contrast(view)
         cells = contrast.unflatten(-1, (-1, stride)).unflatten(-3, (-1, stride))  # batch, rows, inner, columns, inner
         mass = cells.mean((-3, -1))
-        inner = (2 * torch.arange(stride, device=view.device, dtype=view.dtype) + 1) / stride - 1
+        inner = _middles(stride, contrast)
         moments = torch.stack([mass, (cells * inner).mean((-3, -1)), (cells * inner[:, None, None]).mean((-3, -1))], 1)
         padded = F.pad(moments, (1, 1, 1, 1))
         total = torch.zeros_like(moments)

@@ -182,32 +182,6 @@ class ViewNetwork(nn.Module):
             inputs = trunk.channels * (trunk.cells(side) ** 2 + 2)
         self.read = nn.Linear(inputs, features)
 
-    @torch.no_grad()
-    def aim(self) -> None:
-        """Let the first four features be how far right, left, down and up of the middle the view's brightness lies.
-
-        In units of location, before anything is learned: the first channel of each convolution passes brightness on,
-        and its centre is read. Of "conv" alone.
-        """
-        assert self.layers is not None
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d):
-                # All of an image's own channels, and then the first one on.
-                seen = layer.in_channels if layer is self.layers[0] else 1
-                layer.weight[0].zero_()
-                layer.weight[0, :seen, 1, 1] = 1 / seen
-                layer.bias[0] = 0.0  # type: ignore[index]  # there is one
-                last = layer.out_channels
-        # Centres are counted from the middle of the first cell to that of the last, and the last pixels may be in none.
-        stride = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.layers)
-        cells = self.side // stride
-        reach, left_over = (cells - 1) * stride / self.side, 1 - cells * stride / self.side
-        self.read.weight[:4].zero_()
-        across, down = self.read.in_features - 2 * last, self.read.in_features - last
-        for feature, (centre, sign) in enumerate([(across, 1), (across, -1), (down, 1), (down, -1)]):
-            self.read.weight[feature, centre] = sign * reach
-            self.read.bias[feature] = -sign * left_over
-
     def forward(self, view: Tensor) -> Tensor:
         """Features (batch, features) of views (batch, channels, side, side)."""
         if self.layers is None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.actions import Action, GlimpseDistribution, at_least_float32
-from wsram.glimpse.policies import Cells, MapDistribution, Policy, stacked
+from wsram.glimpse.policies import Cells, MapDistribution, Policy, centre_of_contrast, stacked
 from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
@@ -32,12 +32,11 @@ from wsram.models.heads import build_head
 from wsram.models.layers import GlimpseNetwork, MapNetwork, Recurrence, ViewNetwork
 
 POLICIES = ("gaussian", "map")
-AIMS = ("middle", "bright")
+AIMS = ("middle", "contrast")
 KEY_UNITS = 16
 """Of a cell's key and of the query that it is compared with."""
-STRAIGHT, NARROW = 1.15, -2.5
-"""Raw outputs of a policy that aims: of a mean, times its place, which tanh takes back to it nearly; of the spread, a
-twentieth of the image at the default bounds."""
+FARTHEST = 0.95
+"""How far from the middle, in units of location, a policy aims at most: raw outputs are infinite at the edge."""
 Choose = Callable[[Policy, Tensor, Tensor], Action]
 """Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
 
@@ -105,8 +104,8 @@ class PredictionNetwork(nn.Module):
         view: side in pixels of the low-resolution view.
         std_range: bounds of the location's standard deviation, in units of location; equal bounds fix it.
         unit: of a number, see `wsram.models.heads.NumberHead`.
-        aim: where glimpses are drawn before anything is learned: around the "middle" of the image, or close around the
-            centre of what is "bright" in its view; the latter of "conv" with a Gaussian policy.
+        aim: what a Gaussian policy's mean is learned as a difference from: the "middle" of the image, or the centre of
+            the "contrast" in its view, as far as that is trusted, which is learned too.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll: of the map, see `MapNetwork`.
         warp, dropout: of glimpses in training, see `GlimpseNetwork`.
@@ -159,11 +158,9 @@ class PredictionNetwork(nn.Module):
         self.head = build_head(answer, lower_units, names, unit)
         if aim not in AIMS:
             raise UserError(f"unknown aim {aim!r}; choose one of {', '.join(AIMS)}")
-        if aim == "bright" and (network != "conv" or policy != "gaussian"):
-            raise UserError(
-                f"only the conv network with a gaussian policy can aim at what is bright, got {network} with {policy}; "
-                "use --aim middle"
-            )
+        if aim == "contrast" and policy == "map":
+            raise UserError("a map points at contrast by itself; use --aim middle with it")
+        self.trust = nn.Parameter(torch.ones(())) if aim == "contrast" else None
         if policy not in POLICIES:
             raise UserError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
         self.view_network: ViewNetwork | MapNetwork
@@ -181,16 +178,6 @@ class PredictionNetwork(nn.Module):
                 weights.zero_()
             self.policy_head.weight.mul_(0.1)
             self.policy_head.bias.zero_()
-            if aim != "middle":
-                self._aim()
-
-    def _aim(self) -> None:
-        assert isinstance(self.view_network, ViewNetwork)
-        self.view_network.aim()
-        self.policy_head.weight[:2].zero_()
-        for feature, (axis, sign) in enumerate([(0, 1), (0, -1), (1, 1), (1, -1)]):
-            self.policy_head.weight[axis, feature] = sign * STRAIGHT
-        self.policy_head.bias[2:4] = NARROW
 
     def policy(self, raw: Tensor, cells: Cells | None = None) -> Policy:
         """The distribution over the next glimpse from the head's raw outputs (..., outputs), of a map over `cells`."""
@@ -206,7 +193,10 @@ class PredictionNetwork(nn.Module):
         # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
         # r1 would throw the next location into a corner before there is a gradient to stop it.
         r1 = self.lower.output(lower)
-        return self.upper(F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype), upper)
+        r1 = F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype)
+        if self.trust is None:
+            return self.upper(r1, upper)
+        return torch.cat([self.upper(r1, upper[..., :-2]), upper[..., -2:]], -1)
 
     def proposal(self, raw: Tensor, policy: Policy) -> Policy:
         """What other raw outputs make of the moment that `policy` is of; a gradient has its way through `raw` alone."""
@@ -276,13 +266,31 @@ class PredictionNetwork(nn.Module):
         outputs, location, scale = (torch.stack(each, 1) for each in zip(*found, strict=True))
         return Stopped(outputs, Action(location, scale), taken)
 
-    def _begin(self, pyramid: Glimpsable) -> _Memory:
-        """The state before the first glimpse."""
-        view = pyramid.view(self.view)
-        seen, nothing = self.view_network(view), view.new_zeros(())
+    def begin(self, view: Tensor) -> tuple[Tensor, Cells | None]:
+        """The upper layer's state before the first glimpse at views (batch, channels, view, view), and a map's cells.
+
+        A policy that aims has its aim as the state's last two numbers, which every glimpse hands on.
+        """
+        seen = self.view_network(view)
         if isinstance(seen, Cells):
-            return _Memory(self.upper.initial(seen.features), nothing, seen)
-        return _Memory(self.upper.initial(seen), nothing)
+            return self.upper.initial(seen.features), seen
+        upper = self.upper.initial(seen)
+        if self.trust is None:
+            return upper, None
+        aim = centre_of_contrast(view).clamp(-FARTHEST, FARTHEST)
+        return torch.cat([upper, torch.atanh(aim).to(upper.dtype)], -1), None
+
+    def raw(self, upper: Tensor) -> Tensor:
+        """The policy's raw outputs (..., outputs) from the upper layer's state."""
+        raw = self.policy_head(self.upper.output(upper))
+        if self.trust is None:
+            return raw
+        return raw + F.pad(self.trust * upper[..., -2:], (0, raw.shape[-1] - 2))
+
+    def _begin(self, pyramid: Glimpsable) -> _Memory:
+        view = pyramid.view(self.view)
+        upper, cells = self.begin(view)
+        return _Memory(upper, view.new_zeros(()), cells)
 
     def _glance(
         self, pyramid: Glimpsable, memory: _Memory, n: int, choose: Choose, every: bool
@@ -292,7 +300,7 @@ class PredictionNetwork(nn.Module):
         if n > 0:
             upper = self.turn(lower, upper)
         r2 = self.upper.output(upper)
-        raw = self.policy_head(r2)
+        raw = self.raw(upper)
         policy = self.policy(raw, cells)
         action = choose(policy, raw, r2)
         cells = None if cells is None else cells.after(action.location)
