@@ -14,7 +14,7 @@ from wsram.models.classifier import AttentionClassifier
 
 KINDS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "convolutions, colour, LSTM": dict(network="conv", channels=3, recurrence="lstm", widths=(3, 4)),
+    "convolutions, colour, LSTM": dict(network="conv", channels=3, recurrence="lstm", widths=(3, 4), aim="contrast"),
     "a number, GRU, far scales": dict(
         answer="number", names=("age",), unit=(40.0, 12.0), recurrence="gru", scales=(1, 3, 7)
     ),

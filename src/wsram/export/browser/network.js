@@ -79,7 +79,7 @@ function convolve({ data, channels, side }, weight, bias) {
 
 export class Network {
   constructor(settings, weights) {
-    this.settings = { contrast: false, calibration: null, longest: null, ...settings };
+    this.settings = { contrast: false, aim: "middle", calibration: null, longest: null, ...settings };
     this.weights = weights;
     this.patch = settings.patch;
     this.names = settings.names;
@@ -100,7 +100,9 @@ export class Network {
   look(image) {
     const { glimpses, scales, contrast } = this.settings;
     const seen = contrast ? inContrast(image) : image;
-    let upper = this.initial(this.readView(seen));
+    const view = averaged(seen, this.settings.view);
+    const aim = this.aim(view);
+    let upper = this.initial(this.readView(view));
     let lower = null;
     const found = [];
     for (let n = 1; n <= glimpses; n++) {
@@ -110,7 +112,7 @@ export class Network {
         upper = this.recur("upper", r1.map((v) => v / size), upper);
       }
       const raw = linear(this.output(upper, "upper"), ...this.layer("policy_head"));
-      const [x, y] = [Math.tanh(raw[0]), Math.tanh(raw[1])];
+      const [x, y] = aim.map((from, n) => Math.tanh(from + raw[n]));
       const chosen = argmax(raw.subarray(4));
       const patch = this.glimpse(seen, x, y, scales[chosen]);
       const features = this.readGlimpse(patch, x, y, chosen);
@@ -194,8 +196,26 @@ export class Network {
     return what.map((v, n) => Math.max(0, v + where[n]));
   }
 
-  readView(image) {
-    const view = averaged(image, this.settings.view);
+  /** What the policy's place is a difference from, see centre_of_contrast of wsram.glimpse.policies. */
+  aim({ data, channels, side }) {
+    if (this.settings.aim !== "contrast") return [0, 0];
+    const size = side * side;
+    const apart = new Float32Array(size);
+    for (let c = 0; c < channels; c++) {
+      const values = data.subarray(c * size, (c + 1) * size);
+      const background = values.slice().sort()[(size - 1) >> 1];
+      for (let n = 0; n < size; n++) apart[n] += Math.abs(values[n] - background) / channels;
+    }
+    const middle = (n) => (2 * n + 1) / side - 1;
+    const [across, down] = [(n) => n % side, (n) => Math.floor(n / side)].map((at) =>
+      apart.reduce((sum, v, n) => sum + v * middle(at(n)), 0),
+    );
+    const mass = Math.max(1e-3, apart.reduce((sum, v) => sum + v, 0));
+    const [trust] = this.weights["prediction.trust"];
+    return [across, down].map((moment) => trust * Math.atanh(Math.min(0.95, Math.max(-0.95, moment / mass))));
+  }
+
+  readView(view) {
     if (this.settings.network === "fc") return relu(linear(view.data, ...this.layer("view_network.read")));
     const { data, channels, side } = this.convolutions(view, "view_network.layers");
     const [across, down] = [new Float32Array(channels), new Float32Array(channels)];
