@@ -45,6 +45,7 @@ CLASSIFIER = dict(
     scales=(1, 3),
     sensor="nearest",
     contrast=True,
+    aim="contrast",
     recurrence="lstm",
     network="conv",
     widths=(3, 5),
@@ -153,7 +154,7 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
         dict(answer="class", calibration=(2.5,)),
         dict(answer="number", names=("größe",), unit=(40.0, 0.1), calibration=None),
         dict(longest=None, calibration=None),
-        dict(policy="map", map_stride=3, map_toll=5.0),
+        dict(policy="map", map_stride=3, map_toll=5.0, aim="middle"),
     ],
     ids=str,
 )
