@@ -149,6 +149,22 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class Answering:
+    """Measure what an answer costs: about one image inside a program, and about a folder, its parts apart."""
+
+    network: Annotated[str, tyro.conf.Positional]
+    """Folder of a run or a network that names what it sees, or a released one."""
+    side: int = 100
+    """Of the images, in pixels."""
+    images: int = 1024
+    """In the folder."""
+    compiled: bool = False
+    """Have torch compile the network for one image, too, which takes a minute or more."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
+@dataclass(frozen=True)
 class Glimpsed:
     """Measure what a network reads of images of one's own and costs, beside random glimpses and a linear probe."""
 
@@ -244,6 +260,13 @@ def _sizes(args: Sizes, screen: Screen) -> None:
     sizes(screen, args.folder, sides=args.sides)
 
 
+def _answering(args: Answering, screen: Screen) -> None:
+    from experiments.answering import answering
+
+    asked = {"side": args.side, "images": args.images, "compiled": args.compiled}
+    answering(args.network, screen, **asked, to=args.save)
+
+
 def _glimpsed(args: Glimpsed, screen: Screen) -> None:
     from experiments.glimpsed import glimpsed
 
@@ -268,6 +291,7 @@ COMMANDS: Commands = {
     "megapixel": (MegapixelRun, _megapixel),
     "sizes": (Sizes, _sizes),
     "glimpsed": (Glimpsed, _glimpsed),
+    "answering": (Answering, _answering),
 }
 
 

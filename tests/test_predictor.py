@@ -17,7 +17,7 @@ from PIL import Image
 from tests.models.networks import classifier
 from tests.refusals import refusal
 from wsram.answers import Caption, Prediction
-from wsram.data.ahead import AHEAD
+from wsram.data.ahead import THREADS, ahead
 from wsram.data.given import given
 from wsram.data.images import read_image
 from wsram.errors import UserError
@@ -218,8 +218,23 @@ def test_no_more_is_read_than_is_needed_soon() -> None:
     stream = Predictor(classifier()).predict_many(images(), batch=4)
     for n in range(1, 41):
         next(stream)
-        assert taken <= n + 4 + AHEAD + 1
+        assert taken <= n + 4 + THREADS + 1
     stream.close()
+
+
+def test_as_many_are_made_ahead_as_the_last_allows_and_never_fewer_than_there_are_threads() -> None:
+    taken = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal taken
+        for n in range(100):
+            taken += 1
+            yield n
+
+    stream = ahead(numbers(), lambda n: n, lambda n: 20 if n < 30 else 1)
+    ahead_of = {n: taken - n - 1 for n, _ in stream}
+    assert ahead_of[0] == THREADS and ahead_of[20] == 20
+    assert all(ahead_of[n] <= 20 for n in ahead_of) and ahead_of[60] == THREADS
 
 
 def test_large_images_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:

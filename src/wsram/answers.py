@@ -84,13 +84,12 @@ class Prediction:
     @property
     def best(self) -> tuple[str, float]:
         """The likeliest name and its probability; of a number, its name and mean."""
-        return self._ranked(1)[0]
+        return self._ranked[0]
 
     @property
     def runner_up(self) -> tuple[str, float] | None:
         """The second likeliest name and its probability; none of a number, or where there is one label alone."""
-        ranked = self._ranked(2)
-        return ranked[1] if len(ranked) > 1 else None
+        return self._ranked[1] if len(self._ranked) > 1 else None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -229,9 +228,10 @@ class Prediction:
         other = self.runner_up
         return f"{name} ({percent(value)})" + (f", then {other[0]} ({percent(other[1])})" if other else "")
 
-    def _ranked(self, count: int) -> list[tuple[str, float]]:
-        values, order = self.probabilities.topk(min(count, len(self.names)))
-        return [(self.names[n], p) for n, p in zip(order.tolist(), values.tolist(), strict=True)]
+    @cached_property
+    def _ranked(self) -> list[tuple[str, float]]:
+        """Names with their probabilities, the likeliest first; of a number, its name and mean."""
+        return sorted(zip(self.names, self.probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
 
     def _of(self, name: str) -> float:
         return float(self.probabilities[self.names.index(name)])

@@ -34,10 +34,10 @@ from wsram.runtime import autocast, best_device, best_precision
 
 BEAM = 5
 """Captions kept for each image while they grow, by default."""
-BATCH = 32
+BATCH = 128
 """Images answered together, by default."""
 PIXELS = 1 << 23
-"""Pixels of a batch, after which no more images join it: bounds memory whatever the size of the images."""
+"""Pixels of a batch, and of what is read in advance, after which no more images join: bounds memory."""
 PHOTO = 640
 """Pixels on the longer side of an image that a caption's words are drawn on."""
 
@@ -210,10 +210,10 @@ class Predictor:
         self._check(asked)
         group: list[tuple[K, _Read | UserError]] = []
         pixels = 0
-        for image, read in ahead(images, self._read):
+        # The next batch is read while the network looks at this one.
+        for image, read in ahead(images, self._read, lambda read: min(batch, PIXELS // max(1, _pixels(read)))):
             group.append((image, read))
-            held = None if isinstance(read, UserError) else read.seen.source.in_memory
-            pixels += 0 if held is None else held[0].numel()
+            pixels += 0 if isinstance(read, UserError) else _pixels(read)
             if len(group) == batch or pixels >= PIXELS:
                 yield from self._settled(group, asked)
                 group, pixels = [], 0
@@ -374,6 +374,12 @@ class Predictor:
             assert read.photo is not None
             found.append(Caption(read.photo, words, tuple(cells[:length]), network.grid, log_p))
         return found
+
+
+def _pixels(read: _Read) -> int:
+    """How many pixels of an image are in memory."""
+    held = read.seen.source.in_memory
+    return 0 if held is None else held[0].numel()
 
 
 def from_pretrained(name: str | Path, *, revision: str | None = None, inference: bool = True) -> Predictor:

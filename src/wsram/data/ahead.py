@@ -9,14 +9,20 @@ from typing import TypeVar
 
 from wsram.errors import UserError
 
-THREADS, AHEAD = 4, 8
-"""Files read at a time, and read before they are needed."""
+THREADS = 4
+"""Files read at a time."""
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(items: Iterable[T], make: Callable[[T], R]) -> Iterator[tuple[T, R | UserError]]:
-    """Each item, in order, with what is made of it or what was wrong with it; a few are made in advance."""
+def ahead(items: Iterable[T], make: Callable[[T], R], advance: Callable[[R], int]) -> Iterator[tuple[T, R | UserError]]:
+    """Each item, in order, with what is made of it or what was wrong with it; some are made in advance.
+
+    Args:
+        items: asked for one after the other.
+        make: is called by a few threads at once.
+        advance: how many to make before they are needed, by what was made of the one before them.
+    """
 
     def made(item: T) -> R | UserError:
         try:
@@ -25,11 +31,14 @@ def ahead(items: Iterable[T], make: Callable[[T], R]) -> Iterator[tuple[T, R | U
             return error
 
     waiting: deque[tuple[T, Future[R | UserError]]] = deque()
+    most = THREADS
     with ThreadPoolExecutor(THREADS) as pool:
         for item in items:
             waiting.append((item, pool.submit(made, item)))
-            if len(waiting) > AHEAD:
+            while len(waiting) > most:
                 first, future = waiting.popleft()
-                yield first, future.result()
+                found = future.result()
+                most = most if isinstance(found, UserError) else max(THREADS, advance(found))
+                yield first, found
         for first, future in waiting:
             yield first, future.result()

@@ -141,7 +141,7 @@ class _told:
     """Within it, whatever goes wrong with a file is a `UserError` that names the file."""
 
     def __init__(self, file: Any) -> None:
-        self.name = printable(str(file if isinstance(file, Path) else getattr(file, "name", "the image")))
+        self.file = file
 
     def __enter__(self) -> None:
         self.caught = warnings.catch_warnings()
@@ -152,4 +152,5 @@ class _told:
         self.caught.__exit__(None, None, None)
         if error is None or isinstance(error, UserError) or not isinstance(error, Exception):
             return
-        raise UserError(f"expected a whole image in {self.name}, got: {reason_of(error)}; {_AGAIN}") from error
+        name = printable(str(self.file if isinstance(self.file, Path) else getattr(self.file, "name", "the image")))
+        raise UserError(f"expected a whole image in {name}, got: {reason_of(error)}; {_AGAIN}") from error

@@ -232,10 +232,11 @@ class AttentionClassifier(nn.Module):
 
         looked = self.prediction.look(pyramid, choose, glimpses, sum_scale=sum_scale)
         after = self.head.log_prob(looked.outputs_after, answers)
-        log_p_scales = looked.policy.scale_log_prob(looked.action.scale)
+        policy = looked.policy
+        log_p_scales = policy.scale_log_prob(looked.action.scale)
         if sum_scale:
             log_p_scales = torch.cat([log_p_scales[..., :-1], torch.zeros_like(log_p_scales[..., -1:])], -1)
-        log_p_location = looked.policy.location_log_prob(looked.action.location.detach())
+        log_p_location = policy.location_log_prob(looked.action.location.detach())
         if pathwise:  # what is left to the score of each location; that of the scales, and of what follows, stays
             log_p_location = torch.lerp(log_p_location, log_p_location.detach(), pathwise)
         log_p_a = log_p_location + log_p_scales
@@ -246,7 +247,7 @@ class AttentionClassifier(nn.Module):
             log_p_a=log_p_a,
             log_q_a=log_q_a,
             action=looked.action,
-            policy=looked.policy,
+            policy=policy,
             log_proposal=log_proposal,
             mean_log_p_a=proposer.mean(torch.stack(means, -1), log_p_a, log_proposal) if centred else None,
             log_q_dreams=self.dream(pyramid, dreams, generator, glimpses, sum_scale) if dreams else None,

@@ -42,22 +42,27 @@ Choose = Callable[[Policy, Tensor, Tensor], Action]
 
 
 class Looked(NamedTuple):
-    """What came of looking: distributions over the answers, and the actions and policies of every glimpse, stacked.
+    """What came of looking: distributions over the answers, and the actions and policies of every glimpse.
 
     outputs_after: (..., batch, glimpses, outputs) the head's distribution over answers, were glimpse n the last: for
         classes, log p(y | a_1..n, I) of each.
     action: location (..., batch, glimpses, 2), scale (..., batch, glimpses).
-    policy: the distributions p(a_n | a_1..n-1, I), batched (..., batch, glimpses).
+    policies: the distribution p(a_n | a_1..n-1, I) of each glimpse, in order.
     """
 
     outputs_after: Tensor
     action: Action
-    policy: Policy
+    policies: Sequence[Policy]
 
     @property
     def outputs(self) -> Tensor:
         """(..., batch, outputs) the head's distribution after the last glimpse."""
         return self.outputs_after[..., -1, :]
+
+    @property
+    def policy(self) -> Policy:
+        """All of `policies` as one, batched (..., batch, glimpses)."""
+        return stacked(self.policies, self.outputs_after.shape[:-2])
 
 
 class Stopped(NamedTuple):
@@ -215,23 +220,20 @@ class PredictionNetwork(nn.Module):
         count = self.glimpses if glimpses is None else glimpses
         pyramid = self.sensor.pyramid(images, count)
         memory = self._begin(pyramid)
-        actions, policies, answered = [], [], []
+        actions, policies, means = [], [], []
         for n in range(count):
-            memory, policy, action, outputs = self._glance(pyramid, memory, n, choose, sum_scale and n == count - 1)
+            memory, policy, action, mean = self._glance(pyramid, memory, n, choose, sum_scale and n == count - 1)
             policies.append(policy)
             actions.append(action)
-            answered.append(outputs)
-        lead = answered[-1].shape[:-1]
-
-        def stack(tensors: list[Tensor], axis: int) -> Tensor:
-            shape = (*lead, *tensors[0].shape[tensors[0].ndim + axis + 1 :])
-            return torch.stack([t if t.shape == shape else t.expand(shape) for t in tensors], axis)
-
-        return Looked(
-            torch.stack(answered, -2),
-            Action(stack([a.location for a in actions], -2), stack([a.scale for a in actions], -1)),
-            stacked(policies, lead),
-        )
+            means.append(mean)
+        if sum_scale:
+            log_p = policies[-1].scale_log_prob(self._at_every_scale(actions[-1]).scale)
+            last = torch.logsumexp(log_p.unsqueeze(-1) + self.head(means.pop()), 0).unsqueeze(-2)
+            outputs = torch.cat([self.head(torch.stack(means, -2)), last], -2) if means else last
+        else:
+            outputs = self.head(torch.stack(means, -2))
+        location, scale = zip(*actions, strict=True)
+        return Looked(outputs, Action(torch.stack(location, -2), torch.stack(scale, -1)), policies)
 
     def look_until(
         self, images: Images | Glimpsable, enough: Callable[[Tensor], Tensor], glimpses: int | None = None
@@ -252,7 +254,8 @@ class PredictionNetwork(nn.Module):
         taken = torch.zeros_like(at)
         found: list[list[Tensor]] = []
         for n in range(count):
-            memory, _, action, outputs = self._glance(pyramid, memory, n, lambda policy, raw, r2: policy.mode(), False)
+            memory, _, action, mean = self._glance(pyramid, memory, n, lambda policy, raw, r2: policy.mode(), False)
+            outputs = self.head(mean)
             now = [outputs, action.location, action.scale]
             # Of an image that is done, the last of each stays.
             found.append([old.index_copy(0, at, new) for old, new in zip(found[-1], now, strict=True)] if n else now)
@@ -295,7 +298,7 @@ class PredictionNetwork(nn.Module):
     def _glance(
         self, pyramid: Glimpsable, memory: _Memory, n: int, choose: Choose, every: bool
     ) -> tuple[_Memory, Policy, Action, Tensor]:
-        """Glimpse n, at every scale if asked for: the state after it, what it was drawn from, itself, and outputs."""
+        """Glimpse n, at every scale if asked for: the state after it, what it was drawn from, itself, and mean r1."""
         upper, lower, cells = memory
         if n > 0:
             upper = self.turn(lower, upper)
@@ -311,10 +314,7 @@ class PredictionNetwork(nn.Module):
             upper = upper.expand(*action.scale.shape, -1)
         lower = self.lower(features, lower.expand(*features.shape[:-1], -1))
         # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
-        outputs = self.head(self.lower.output(lower) / (n + 1))
-        if every:
-            outputs = torch.logsumexp(policy.scale_log_prob(taken.scale).unsqueeze(-1) + outputs, 0)
-        return _Memory(upper, lower, cells), policy, action, outputs
+        return _Memory(upper, lower, cells), policy, action, self.lower.output(lower) / (n + 1)
 
     def _at_every_scale(self, action: Action) -> Action:
         """(scales, ...) the same place at each scale."""
