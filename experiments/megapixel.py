@@ -14,6 +14,7 @@ from torch import Tensor
 from wsram.data.megapixel import Megapixel
 from wsram.errors import UserError
 from wsram.evaluate import Trained, keep, open_trained
+from wsram.glimpse.sensor import edges_of
 from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance
 from wsram.runtime import autocast
@@ -112,10 +113,9 @@ def overlap(location: Tensor, side: Tensor, corners: Tensor, canvas: int, size: 
         canvas: side of the image, in pixels.
         size: side of a digit, in pixels.
     """
-    centre = (location.flip(-1) + 1) / 2 * (canvas - 1)  # row, column
-    half = (side / 2)[..., None, None]
-    low, high = centre.unsqueeze(-2) - half + 0.5, centre.unsqueeze(-2) + half + 0.5
-    first = corners.unsqueeze(1)
+    sizes = torch.tensor([canvas, canvas], device=location.device)
+    low, high = (edge.unsqueeze(-2) for edge in edges_of(location, side, sizes))
+    first = corners.flip(-1).unsqueeze(1)  # x, y
     along = (torch.minimum(high, first + size) - torch.maximum(low, first)).clamp(min=0) / size
     return along.prod(-1)
 

@@ -53,6 +53,18 @@ def digit_run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a small network that knows five letters, which no test writes into."""
+    from tests.models.networks import classifier
+    from wsram.models.pretrained import save_network
+
+    folder = tmp_path_factory.mktemp("networks") / "letters"
+    folder.mkdir()
+    save_network(classifier(), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of made-up captioned images in Flickr8k's layout, which no test writes into."""
     pytest.importorskip("PIL", reason="images need the captions extra")

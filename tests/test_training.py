@@ -710,6 +710,15 @@ def test_the_learning_rate_rises_and_then_falls_to_nothing() -> None:
     assert sudden[0] == 0.5 and sudden == sorted(sudden, reverse=True)
 
 
+@pytest.mark.parametrize(("updates", "asked", "peak"), [(5000, None, 200), (300, None, 30), (5, None, 0), (5, 50, 50)])
+def test_a_short_run_reaches_its_rate_unless_another_warm_up_was_asked_for(
+    updates: int, asked: int | None, peak: int
+) -> None:
+    schedule = ScheduleConfig(updates=updates, warmup=asked, learning_rate=0.5)
+    assert schedule.peak == peak
+    assert learning_rate(schedule, 0) == pytest.approx(0.5 / max(1, peak))
+
+
 def test_exploration_fades_with_the_learning_rate() -> None:
     schedule = ScheduleConfig(updates=100)
     for step, share in ((0, 1.0), (50, 0.5), (75, 0.5 * (1 - math.sqrt(0.5))), (100, 0.0)):

@@ -16,6 +16,8 @@ Proposal = Literal["inference", "policy"]
 Precision = Literal["auto", "bf16", "no"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 LARGEST_SEED = 2**63 - 1
+WARMUP = 200
+"""Updates until the learning rate peaks, of runs that are ten times as long."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,8 @@ class ScheduleConfig:
     """Examples in an update, over all processes."""
     learning_rate: float = 1e-3
     """Peak of Adam's rate; it rises over the warm-up and then falls to 0 along a cosine."""
-    warmup: int = 200
-    """Updates until the learning rate peaks."""
+    warmup: int | None = None
+    """Updates until the learning rate peaks; by default 200, but no more than a tenth of all."""
     weight_decay: float = 0.0
     """Decoupled (AdamW)."""
     clip: float = 5.0
@@ -163,7 +165,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         require_at_least(1, updates=self.updates, batch=self.batch, evaluate_every=self.evaluate_every)
-        require_at_least(0, warmup=self.warmup, patience=self.patience, variance_draws=self.variance_draws)
+        require_at_least(0, warmup=self.peak, patience=self.patience, variance_draws=self.variance_draws)
         require_at_least(0, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         if not self.clip > 0:
             raise UserError(f"clip must be above 0, got {self.clip}; a large one clips nothing")
@@ -171,6 +173,11 @@ class ScheduleConfig:
             raise UserError(f"seed must be from 0 to {LARGEST_SEED}, got {self.seed}")
         if self.variance_draws == 1:
             raise UserError("a variance needs at least 2 draws, got 1; use --variance-draws 0 to measure none")
+
+    @property
+    def peak(self) -> int:
+        """The update at which the learning rate peaks: the warm-up that was asked for, or what fits the run."""
+        return min(WARMUP, self.updates // 10) if self.warmup is None else self.warmup
 
 
 @dataclass(frozen=True)

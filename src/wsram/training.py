@@ -51,7 +51,7 @@ def fade(schedule: ScheduleConfig, step: int) -> float:
 
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:
     """Adam's rate at update `step` (from 0): a linear rise over the warm-up, then a cosine to 0 at the last update."""
-    return schedule.learning_rate * min(1.0, (step + 1) / max(1, schedule.warmup)) * fade(schedule, step)
+    return schedule.learning_rate * min(1.0, (step + 1) / max(1, schedule.peak)) * fade(schedule, step)
 
 
 def build_optimizer(network: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:

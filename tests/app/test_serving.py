@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -20,27 +21,17 @@ from PIL import Image
 
 from tests import processes
 from tests.app.test_fitting import as_url, stroke
-from tests.models.networks import classifier
 from tests.refusals import refusal, refused
 from wsram.app.answering import evidence, looked, side_by_side
 from wsram.app.fitting import fit_drawing, fit_file, scene_of
 from wsram.app.serving import BYTES, serving
 from wsram.cli import main
-from wsram.models.pretrained import save_network
 from wsram.predictor import from_pretrained
 
 gradio_client = pytest.importorskip("gradio_client", reason="the page needs the app extra")
 pytest.importorskip("gradio", reason="the page needs the app extra")
 
 FILE, DRAWING = "a file", "a drawing"
-
-
-@pytest.fixture(scope="module")
-def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("networks") / "letters"
-    folder.mkdir()
-    save_network(classifier(), folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -273,8 +264,7 @@ def test_networks_of_one_name_are_told_apart_by_where_they_lie(letters: str, tmp
     from wsram.app.serving import _opened
 
     other = tmp_path / "letters"
-    other.mkdir()
-    save_network(classifier(), other)
+    shutil.copytree(letters, other)
     assert list(_opened(["translated", letters])) == ["translated", "letters"]
     assert list(_opened([letters, str(other)])) == [letters, str(other)]
     refusal(lambda: _opened(["translated", "translated"]), "twice")

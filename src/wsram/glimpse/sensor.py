@@ -136,3 +136,19 @@ class Sensor:
         fx, fy = (corner - first).to(patch.dtype)[..., None, None, None].unbind(-4)
         patch = torch.lerp(patch[..., :-1], patch[..., 1:], fx)
         return torch.lerp(patch[..., :-1, :], patch[..., 1:, :], fy)
+
+
+def edges_of(location: Tensor, side: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last edges (..., 2), (x, y) in pixels, of squares in images whose own edges are at 0 and their sizes.
+
+    Args:
+        location: (..., 2) of the squares' centres, (x, y) in [-1, 1].
+        side: (...) of the squares, in pixels.
+        sizes: (..., 2) width and height of the images, in pixels.
+
+    Example:
+        >>> edges_of(torch.zeros(2), torch.tensor(4), torch.tensor([10, 20]))
+        (tensor([3., 8.]), tensor([ 7., 12.]))
+    """
+    middle, half = (location + 1) / 2 * (sizes - 1) + 0.5, side.unsqueeze(-1) / 2
+    return middle - half, middle + half

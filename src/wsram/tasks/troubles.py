@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wsram.data import Dataset
 from wsram.glimpse.actions import Action, at_least_float32
-from wsram.glimpse.sensor import Sensor
+from wsram.glimpse.sensor import Sensor, edges_of
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead
 from wsram.models.prediction import Choose
@@ -72,10 +72,10 @@ def share_inside(sensor: Sensor, sizes: Tensor, action: Action) -> Tensor:
         action: location (batch, glimpses, 2) and scale (batch, glimpses).
     """
     sizes = sizes.unsqueeze(1)
-    spans = sensor.patch_size * torch.tensor(sensor.scales, device=sizes.device)[action.scale].unsqueeze(-1)
-    middle = (action.location + 1) / 2 * (sizes - 1) + 0.5
-    shown = torch.minimum(middle + spans / 2, sizes) - (middle - spans / 2).clamp(min=0)
-    return (shown.clamp(min=0) / torch.minimum(spans, sizes)).prod(-1)
+    spans = sensor.patch_size * torch.tensor(sensor.scales, device=sizes.device)[action.scale]
+    first, last = edges_of(action.location, spans, sizes)
+    shown = torch.minimum(last, sizes) - first.clamp(min=0)
+    return (shown.clamp(min=0) / torch.minimum(spans.unsqueeze(-1), sizes)).prod(-1)
 
 
 @torch.no_grad()
