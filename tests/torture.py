@@ -52,7 +52,7 @@ def end(processes: list[BaseProcess], within: float) -> bool:
     return not alive
 
 
-def torture(folder: Path, kills: int, processes: int = 1, updates: int = 300, seed: int = 0) -> int:
+def torture(folder: Path, kills: int, processes: int = 1, updates: int = 100, seed: int = 0) -> int:
     """Kill until there were so many kills; how many runs came to their end, each like the one that was not killed.
 
     Raises:
@@ -85,6 +85,7 @@ def torture(folder: Path, kills: int, processes: int = 1, updates: int = 300, se
             break
         assert same_run(whole, parts), parts
         runs += 1
+        print(f"{done} of {kills} kills, {runs} runs that ended equal; a whole one takes {took:.0f} s", flush=True)
     return runs
 
 
