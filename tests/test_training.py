@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +18,8 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import PartialState
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.processes import start
@@ -1049,41 +1047,3 @@ def test_a_run_that_goes_on_with_other_threads_is_told(
     finally:
         torch.set_num_threads(threads)
     assert f"(threads {threads} → {threads + 1}): sums are rounded otherwise" in capsys.readouterr().out
-
-
-# Several processes
-
-
-def in_each_process(folder: Path) -> None:
-    network = trained(folder / "run", tiny_config(folder / "data", glimpse_growth=0.5))
-    state = PartialState()
-    assert state.num_processes == 2
-    save_file(network.state_dict(), folder / f"rank-{state.process_index}.safetensors")
-
-
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
-def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    write_digits(tmp_path / "data")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(port))
-    processes = [
-        start(in_each_process, tmp_path, said=tmp_path / f"said-{n}", RANK=str(n), LOCAL_RANK=str(n), **shared)
-        for n in (0, 1)
-    ]
-    for n, process in enumerate(processes):
-        process.join(120)
-        assert process.exitcode == 0, (tmp_path / f"said-{n}").read_text()
-
-    ranks = [load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1)]
-    assert same_bits(*ranks)
-    kept = load_file(checkpoint(tmp_path / "run") / "model.safetensors")
-    assert same_bits(kept, ranks[0])
-    found = rows(tmp_path / "run")
-    assert [row["step"] for row in found] == [2, 4, 6]  # written once, not by each
-    for row in found:
-        assert all(math.isfinite(value) for value in row.values() if not isinstance(value, list)), row
-    # Each has its half of the batch and draws of its own: the two learn what one of them alone would not.
-    trained(tmp_path / "alone", tiny_config(tmp_path / "data", glimpse_growth=0.5, batch=4))
-    assert not same_bits(load_file(checkpoint(tmp_path / "alone") / "model.safetensors"), kept)

@@ -66,5 +66,6 @@ def moved(then: Any, now: dict[str, Any]) -> tuple[str, ...]:
     odd = [f"{name} {then.get(name)} → {value}" for name, value in now.items() if then.get(name) != value]
     if not odd:
         return ()
-    draws = "other glimpses are drawn" if then.get("processes") != now["processes"] else "sums are rounded otherwise"
-    return (f"goes on where something else is so ({', '.join(odd)}): {draws} than without the stop",)
+    more = ", and what each process draws for itself is drawn," if then.get("processes") != now["processes"] else ""
+    said = f"goes on where something else is so ({', '.join(odd)})"
+    return (f"{said}: sums are rounded{more} otherwise than without the stop",)

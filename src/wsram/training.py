@@ -28,6 +28,7 @@ from wsram.ending import Stopped, agreed, moved, of_others, signals
 from wsram.errors import UserError
 from wsram.estimators import Estimate, estimator, sleep
 from wsram.estimators.diagnostics import effective_sample_size, gradient_variance
+from wsram.glimpse.draws import SharedGenerator
 from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
 from wsram.models.trunk import learning_groups
@@ -60,9 +61,14 @@ def build_optimizer(network: nn.Module, schedule: ScheduleConfig) -> torch.optim
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=BETAS, weight_decay=decay)
 
 
-def step_generator(seed: int, step: int, process: int, device: torch.device) -> torch.Generator:
-    """The generator of update `step`'s actions on one process, always the same for the same arguments."""
-    return torch.Generator(device).manual_seed(((seed * 1_000_003 + step) * 1_000_003 + process) % 2**63)
+def step_seed(seed: int, step: int, part: int = 0) -> int:
+    """The seed of what is drawn in update `step`, or in a part of it."""
+    return ((seed * 1_000_003 + step) * 1_000_003 + part) % 2**63
+
+
+def step_generator(seed: int, step: int, part: int, device: torch.device) -> torch.Generator:
+    """The generator of update `step`'s actions, always the same for the same arguments."""
+    return torch.Generator(device).manual_seed(step_seed(seed, step, part))
 
 
 def batches(schedule: ScheduleConfig, count: int, start: int) -> Iterator[tuple[int, int, Tensor]]:
@@ -243,6 +249,12 @@ def _train(
     network = task.build(config, examples.spec).to(device)
     optimizer = build_optimizer(network, schedule)
     progress = Progress()
+    together = min(schedule.batch, len(examples))
+    if together % processes:
+        raise UserError(
+            f"{together:,} training examples are one batch, which {processes} processes cannot share; use a --batch "
+            "that they can"
+        )
     where = {"processes": processes, "threads": torch.get_num_threads(), "device": device.type} | {
         "torch": torch.__version__
     }
@@ -292,8 +304,12 @@ def _train(
             if schedule.patience and progress.stale >= schedule.patience:
                 break
             mine = index[accelerator.process_index :: processes].to(device)
-            generator = step_generator(schedule.seed, step, accelerator.process_index, device)
-            torch.manual_seed(generator.initial_seed())  # for what takes no generator: dropout
+            generator = step_generator(schedule.seed, step, 0, device)
+            if processes > 1:
+                seed = generator.initial_seed()
+                generator = SharedGenerator(seed, device, accelerator.process_index, processes)
+            # For what takes no generator, dropout: the stream of an update that never comes.
+            torch.manual_seed(step_seed(schedule.seed, step + 2**31, accelerator.process_index))
             batch = examples.batch(mine, epoch)
             for text in sorted(set(batch.lost) - lost):
                 screen.say(f"Skipped: {text}")

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsram.glimpse.draws import drawn, exponential
+
 LOG_2PI = math.log(2.0 * math.pi)
 
 
@@ -23,9 +25,7 @@ def draw_categorical(logits: Tensor, generator: torch.Generator, sample_shape: t
     with torch.no_grad():
         logits = logits.expand(*sample_shape, *logits.shape)
         # Gumbel-max: one argmax for the whole batch, and no flattening as torch.multinomial would need.
-        exponential = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        exponential.exponential_(generator=generator)
-        return (logits - exponential.log()).argmax(-1)
+        return (logits - drawn(exponential, logits.shape, generator, logits).log()).argmax(-1)
 
 
 def _mean_under(logits: Tensor, values: Tensor) -> Tensor:
@@ -75,8 +75,7 @@ class GlimpseDistribution:
     def sample(self, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Action:
         """Draw actions of shape (*sample_shape, ...); carries no gradient (the sensor is not differentiated)."""
         with torch.no_grad():
-            shape = (*sample_shape, *self.mean.shape)
-            noise = torch.randn(shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+            noise = drawn(torch.randn, (*sample_shape, *self.mean.shape), generator, self.mean)
             location = self.mean + self.log_std.exp() * noise
         return Action(location, draw_categorical(self.scale_logits, generator, sample_shape))
 

@@ -23,6 +23,7 @@ from wsram.glimpse.actions import (
     draw_categorical,
 )
 from wsram.glimpse.contrast import background_of
+from wsram.glimpse.draws import drawn
 
 SPREAD = 0.15
 """Standard deviation of an offset, in halves of a cell's side, before it is cut off at the cell's edges."""
@@ -75,7 +76,7 @@ class MapDistribution:
             cell = _draw_cell(self.logits, generator, sample_shape)
             mean = self._offset_of(cell)
             low, high = torch.special.ndtr((-1 - mean) / self.spread), torch.special.ndtr((1 - mean) / self.spread)
-            uniform = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            uniform = drawn(torch.rand, mean.shape, generator, mean)
             offset = mean + self.spread * torch.special.ndtri(low + (high - low) * uniform)
             location = self._location(cell, offset)
         return Action(location, draw_categorical(self.scale_logits, generator, sample_shape))
@@ -315,8 +316,7 @@ Policy = GlimpseDistribution | MapDistribution
 def _draw_cell(logits: Tensor, generator: torch.Generator, sample_shape: tuple[int, ...]) -> Tensor:
     """As `draw_categorical`, for many cells: one random number for each draw instead of one for each cell."""
     up_to = logits.softmax(-1).cumsum(-1).expand(*sample_shape, *logits.shape).contiguous()
-    shape = (*up_to.shape[:-1], 1)
-    uniform = torch.rand(shape, generator=generator, device=logits.device, dtype=logits.dtype)
+    uniform = drawn(torch.rand, (*up_to.shape[:-1], 1), generator, logits)
     cell = torch.searchsorted(up_to, uniform * up_to[..., -1:], right=True).squeeze(-1)
     return cell.clamp(max=logits.shape[-1] - 1)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.actions import LOG_2PI, at_least_float32, draw_categorical
+from wsram.glimpse.draws import drawn
 
 
 @runtime_checkable
@@ -124,8 +125,8 @@ class LabelsHead(nn.Module):
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Labels (..., labels), 1 or 0, floating point."""
         with torch.no_grad():
-            drawn = torch.rand(outputs.shape, generator=generator, device=outputs.device, dtype=outputs.dtype)
-            return (drawn < outputs.sigmoid()).to(outputs.dtype)
+            uniform = drawn(torch.rand, outputs.shape, generator, outputs)
+            return (uniform < outputs.sigmoid()).to(outputs.dtype)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Of each label, each by itself."""
@@ -180,7 +181,7 @@ class NumberHead(nn.Module):
         """Numbers (...)."""
         with torch.no_grad():
             mean, log_std = outputs.unbind(-1)
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            noise = drawn(torch.randn, (*mean.shape, 1), generator, mean).squeeze(-1)
             return mean + log_std.exp() * noise
 
     def probabilities(self, outputs: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wsram.errors import UserError
 from wsram.estimators import defensive_mixture
 from wsram.estimators.base import before
+from wsram.glimpse.draws import drawn
 
 
 class Proposer:
@@ -36,7 +37,8 @@ class Proposer:
         # Drawn only where asked for: the actions of other rollouts do not depend on it.
         self.from_policy = None
         if defensive:
-            self.from_policy = torch.rand(shape, generator=generator, device=generator.device) < defensive
+            uniform = drawn(torch.rand, (*shape, 1), generator, torch.empty(0, device=generator.device))
+            self.from_policy = uniform.squeeze(-1) < defensive
 
     def draw(self, policy: Any, informed: Any = None, sample_shape: tuple[int, ...] = ()) -> tuple[Any, Any]:
         """An action for each sequence, and the distribution it is scored under as the proposal's.

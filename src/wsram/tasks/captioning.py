@@ -16,6 +16,7 @@ from wsram.data.bleu import PROTOCOLS, bleu
 from wsram.data.captioned import CaptionDataset
 from wsram.errors import UserError
 from wsram.glimpse.actions import CellDistribution
+from wsram.glimpse.draws import own_stream
 from wsram.models.captioner import Attended, AttentionCaptioner
 from wsram.models.rollout import Rollout
 from wsram.runtime import Autocast
@@ -157,7 +158,7 @@ class Captioning:
             batch.images,
             batch.answers,
             samples=config.estimator.samples,
-            generator=update.generator,
+            generator=own_stream(update.generator),  # as many numbers as its captions have words
             with_inference=config.estimator.proposal == "inference",
             temperature=config.exploration.temperature,
             defensive=config.estimator.defensive,

@@ -26,7 +26,7 @@ class Update:
 
     step: its number, from 0.
     epoch: how often all examples were seen before.
-    generator: for everything drawn.
+    generator: for everything drawn; one that knows of the other processes, if there are any.
     """
 
     step: int

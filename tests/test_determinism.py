@@ -1,0 +1,72 @@
+"""The same seed gives the same run to the last bit; what is measured depends on the examples alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import rows, same_bits, same_run, tiny_config, trained, weights
+from wsram.evaluate import evaluate, open_trained
+from wsram.tasks import classification
+from wsram.tasks.classification import Classification
+from wsram.terminal import Screen
+from wsram.training import step_seed
+
+ODD = dict(
+    name="wake-sleep-credit", defensive=0.2, sleep=0.3, dropout=0.3, warp=0.1, coverage=0.1, shift=0.1, noise=0.1
+)
+
+
+def test_a_seed_gives_one_run_to_the_last_bit_and_another_seed_another(tmp_path: Path, digits: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.manual_seed(len(name) + seed)  # the caller's random numbers are nothing to it
+        torch.rand(seed + 1)
+        trained(tmp_path / name, tiny_config(digits, seed=seed, **ODD))
+    assert same_run(tmp_path / "a", tmp_path / "b")
+    assert not same_bits(weights(tmp_path / "a"), weights(tmp_path / "c"))
+    assert rows(tmp_path / "a") != rows(tmp_path / "c")
+
+
+def test_dropout_and_actions_draw_from_streams_of_their_own(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[tuple[int, int]] = []
+    rollout = Classification.rollout
+
+    def watched(self: Any, config: Any, model: Any, batch: Any, update: Any) -> Any:
+        seeds.append((torch.initial_seed(), update.generator.initial_seed()))
+        return rollout(self, config, model, batch, update)
+
+    monkeypatch.setattr(Classification, "rollout", watched)
+    trained(tmp_path / "run", tiny_config(digits))
+    # Generators of the CPU heed the last 32 bits alone.
+    ours, theirs = ({seed % 2**32 for seed in each} for each in zip(*seeds[-6:], strict=True))
+    assert len(ours) == len(theirs) == 6 and not ours & {step_seed(0, step) % 2**32 for step in range(200_000)}
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    return evaluate(open_trained(folder), Screen(quiet=True))
+
+
+def test_figures_of_the_mode_do_not_depend_on_how_many_images_are_looked_at_together(
+    digit_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for together in (2000, 5, 1):
+        monkeypatch.setattr(classification, "ROWS", together)
+        found.append(measured(digit_run))
+    assert len(found[0]["risk_coverage"]) > 0
+    for other in found[1:]:
+        for name in ("error_mode", "nll_mode", "ece_mode"):
+            assert other[name] == pytest.approx(found[0][name], rel=1e-5), name
+
+
+def test_figures_of_samples_are_the_same_whenever_they_are_taken(digit_run: Path) -> None:
+    first = measured(digit_run)
+    torch.manual_seed(12)
+    torch.rand(3)
+    again = measured(digit_run)
+    assert again == first and "error_vote_16" in first
