@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: `python -m tests.torture [KILLS [PROCESSES]]`, of one process and of two that train together.
+"""`kill -9` at random: `python -m tests.torture [KILLS [PROCESSES]]`, of one process and of two that train together.
 
 A run is killed at a moment drawn evenly over the time that a whole one trains, resumed and killed again until it comes
 to its end, and compared with one that was never stopped: weights, optimizer and metrics must be equal to the last bit.
