@@ -165,6 +165,30 @@ class Answering:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """Measure what one image costs where a network runs: in this package, in onnxruntime, and in its page."""
+
+    networks: Annotated[tuple[str, ...], tyro.conf.Positional] = (
+        "translated",
+        "checkpoints/translated-scaled",
+        "robust",
+    )
+    """Folders of runs or networks that name what they see on grey images, or released ones."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Measure how long one waits for the app: to start, to look at a drawing, to show where the evidence is."""
+
+    networks: Annotated[tuple[str, ...], tyro.conf.Positional] = ("translated", "robust")
+    """Folders of runs or networks of digits, or released ones."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
+@dataclass(frozen=True)
 class Glimpsed:
     """Measure what a network reads of images of one's own and costs, beside random glimpses and a linear probe."""
 
@@ -267,6 +291,18 @@ def _answering(args: Answering, screen: Screen) -> None:
     answering(args.network, screen, **asked, to=args.save)
 
 
+def _exported(args: Exported, screen: Screen) -> None:
+    from experiments.exported import exported
+
+    exported(args.networks, screen, to=args.save)
+
+
+def _served(args: Served, screen: Screen) -> None:
+    from experiments.served import served
+
+    served(args.networks, screen, to=args.save)
+
+
 def _glimpsed(args: Glimpsed, screen: Screen) -> None:
     from experiments.glimpsed import glimpsed
 
@@ -290,6 +326,8 @@ COMMANDS: Commands = {
     "robust": (Robust, _robust),
     "megapixel": (MegapixelRun, _megapixel),
     "sizes": (Sizes, _sizes),
+    "exported": (Exported, _exported),
+    "served": (Served, _served),
     "glimpsed": (Glimpsed, _glimpsed),
     "answering": (Answering, _answering),
 }

@@ -14,7 +14,7 @@ from tests.models.networks import classifier
 from tests.refusals import refusal
 from wsram.answers import Prediction
 from wsram.predictor import Predictor
-from wsram.stepping import draw_cell, draw_trace
+from wsram.stepping import draw_cell, draw_trace, heat_picture
 from wsram.viewing import png
 
 
@@ -75,3 +75,14 @@ def test_one_cell_is_light_or_none_or_all() -> None:
     half = len(lit) // 2
     assert lit[half // 2, half + half // 2] > 250 and lit[half // 2, half // 2] < 100
     assert dark.max() < 100 and plain.min() > 250
+
+
+def test_a_map_is_brightest_where_its_cross_is_and_has_the_images_shape() -> None:
+    heat = torch.zeros(20, 40)
+    heat[4:7, 29:32] = 0.1
+    heat[5, 30] = 0.2
+    picture = np.asarray(heat_picture(torch.full((1, 20, 40), 0.5), (20, 40), heat, 320))
+    assert picture.shape == (160, 320, 3)
+    assert tuple(picture[44, 244]) == (0x56, 0xB4, 0xE9)
+    light = picture.sum(-1, dtype=int)
+    assert light[36, 252] > light[100, 100] > 0

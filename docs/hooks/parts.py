@@ -9,9 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-import importlib
 import inspect
-import json
 import re
 import sys
 import textwrap
@@ -27,11 +25,11 @@ import tyro
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the experiments lie beside the package
 
+from docs.hooks import measured  # noqa: E402
 from experiments import cli as experiments  # noqa: E402
 from wsram import cli  # noqa: E402
 from wsram.config import CONFIGS, CaptioningConfig, ClassificationConfig, Config  # noqa: E402
 from wsram.recipes import RECIPES  # noqa: E402
-from wsram.settings import from_json  # noqa: E402
 from wsram.tables import Table  # noqa: E402
 
 WIDEST = 90
@@ -215,64 +213,6 @@ def _first_line(module: Path) -> str:
     return text[: max((end for end in ends if end <= WIDEST), default=len(text))]
 
 
-def released_table() -> str:
-    """Released networks with what they were measured to do, each figure with its precision, from their own files."""
-    from wsram.tasks import TASKS
-
-    rows = []
-    for folder in sorted([*ROOT.glob("checkpoints/*"), *ROOT.glob("src/wsram/released/*")], key=lambda path: path.name):
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        settings = folder / "training.json"
-        config = from_json(settings.read_text(encoding="utf-8"), settings)
-        measured, figure = folder / "evaluation-test.json", "not measured yet"
-        if measured.exists():
-            record = json.loads(measured.read_text(encoding="utf-8"))
-            precision = {"no": "float32", "bf16": "bfloat16"}[record["precision"]]
-            images = record.get("images", record["examples"])
-            figure = f"{TASKS[config.task].headline(record)}; {images:,} test images, {precision}"
-        glimpses = described["arguments"].get("glimpses")
-        looks = "a cell before each word" if glimpses is None else f"{glimpses} glimpses"
-        size = (folder / "model.safetensors").stat().st_size / 1e6
-        name = folder.name if folder.parent.name == "released" else f"checkpoints/{folder.name}"
-        rows.append([f"`{name}`", TASKS[config.task].about(config), looks, f"{size:.1f} MB", figure])
-    return Table("", ["network", "trained on", "looks at", "size", "measured"], rows).markdown()
-
-
-def variance_table() -> str:
-    """How noisy each estimator's gradient is on one network after the other, and what it gains, from kept diagnoses."""
-    from wsram.cards import change_of
-    from wsram.tables import figure
-
-    rows = []
-    for path in sorted(ROOT.glob("docs/results/variance/*/diagnosis.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for row in found["rows"]:
-            policy, change = row["gradient"]["policy"], row["change"]
-            against = "" if row["against"] is None else f"`{found['rows'][row['against']]['estimator']}`"
-            rows.append(
-                [
-                    f"{path.parent.name}, update {found['network']['step']:,}",
-                    row["proposal"],
-                    f"`{row['estimator']}`",
-                    f"{row['draws']}",
-                    figure(policy["variance"], policy["low"], policy["high"]),
-                    against,
-                    *(change_of(change.get(group)) for group in ("policy", "inference")),
-                ]
-            )
-    header = [
-        "network",
-        "proposal",
-        "estimator",
-        "draws",
-        "variance, policy",
-        "against",
-        "change, %",
-        "change for η, %",
-    ]
-    return Table("", header, rows).markdown()
-
-
 HOMES = {"wsram": ROOT / "src" / "wsram", "experiments": ROOT / "experiments"}
 INSIDE = ("estimators", "glimpse", "models", "data", "tasks", "app", "export")
 PACKAGES = ("wsram", *(f"wsram.{name}" for name in INSIDE), "experiments")
@@ -291,53 +231,10 @@ def modules(package: str) -> str:
     return "\n\n".join(f"::: {name}\n    options: {options}" for name in (package, *(f"{package}.{n}" for n in own)))
 
 
-def robustness() -> str:
-    """Error and confidence of the networks whose limits were measured, from their own files."""
-    folders = sorted([*ROOT.glob("checkpoints/*"), *ROOT.glob("src/wsram/released/*")], key=lambda path: path.name)
-    found = {each.name: json.loads(path.read_text()) for each in folders if (path := each / "robustness.json").exists()}
-    first = next(iter(found.values()))
-    rows = [
-        [condition, *(_measured(record["conditions"].get(condition)) for record in found.values())]
-        for condition in first["conditions"]
-    ]
-    rows.append(["a black image", *(f"{r['black']['said']} ({r['black']['confidence']:.3f})" for r in found.values())])
-    header = [f"`{name}`, {record['digits']:,} {record['set']} digits" for name, record in found.items()]
-    return Table("", ["condition", *header], rows).markdown()
-
-
-def looking(experiment: str) -> str:
-    """What an experiment kept of how networks look, a table for each network, and what made it."""
-    table = importlib.import_module(f"experiments.{experiment}").table
-    parts = []
-    for path in sorted((ROOT / "docs" / "results" / "looking").glob(f"{experiment}-*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        shown, made = table(found), found["provenance"]
-        origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}."
-        parts.append(f"{shown.title}.\n\n{shown.markdown()}\n\n{origin}")
-    return "\n\n".join(parts)
-
-
-def outputs(name: str) -> str:
-    """Command lines and what they printed, as `docs/hooks/outputs.py` kept it."""
-    kept = json.loads((ROOT / "docs" / "outputs.json").read_text(encoding="utf-8"))[name]
-    return "\n\n".join(f"```console\n$ {line}\n{text}\n```" for line, text in kept)
-
-
-def _measured(row: Mapping[str, float] | None) -> str:
-    return "" if row is None else f"{row['error']:.2%} ({row['confidence']:.3f})"
-
-
 PARTS: dict[str, Callable[[], str]] = {
-    "robustness": robustness,
-    **{f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed", "megapixel")},
-    **{
-        f"output of {name}": functools.partial(outputs, name)
-        for name in ("first", "models", "predict", "look", "explain", "train", "evaluate", "release")
-    },
+    **measured.PARTS,
     **{f"modules of {package}": functools.partial(modules, package) for package in PACKAGES},
     "tree": tree,
-    "released networks": released_table,
-    "variances": variance_table,
     "commands": lambda: command_table("wsram", cli.COMMANDS),
     "experiments": lambda: command_table("python -m experiments", experiments.COMMANDS),
     "recipes of classifiers": lambda: recipe_table(ClassificationConfig),

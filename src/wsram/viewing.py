@@ -29,6 +29,8 @@ WRONG = "#d55e00"
 """The colour of a mistake."""
 LINES = tuple(colour for colour in COLOURS if colour not in ("#f0e442", "#ffffff"))
 """Those of them that show on white."""
+PEAK = "#56b4e9"
+"""Of the cross where a map is largest."""
 
 
 def save(figure: Figure, path: Path, *, replace: bool = False, dpi: int = 130) -> Path:
@@ -255,7 +257,7 @@ def draw_map(axes: Axes, image: Tensor, size: tuple[int, int], heat: Tensor) -> 
     axes.imshow(strength, cmap="inferno", alpha=0.25 + 0.6 * strength, extent=extent, vmin=0, vmax=1)
     row, column = divmod(int(values.argmax()), values.shape[1])
     peak = ((column + 0.5) * width / values.shape[1], (row + 0.5) * height / values.shape[0])
-    axes.plot(*peak, "+", color="#56b4e9", markersize=12, markeredgewidth=2)
+    axes.plot(*peak, "+", color=PEAK, markersize=12, markeredgewidth=2)
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.models.networks import classifier
 from tests.refusals import refusal
 from wsram.answers import Caption, Prediction
-from wsram.app.answering import evidence, looked, side_by_side
+from wsram.app.answering import SAMPLES, evidence, looked, side_by_side
 from wsram.app.fitting import Fitted
 from wsram.data.given import given
 from wsram.predictor import Predictor
@@ -94,7 +94,7 @@ def test_evidence_is_two_maps_and_who_proposed(predictor: Predictor, fitted: Fit
     answer = evidence(predictor, fitted, "<b>")
     (first, about), (second, _) = Read(answer.html).images
     assert first.size == second.size and about.startswith("Map of the evidence for <b>: log-evidence")
-    assert "200 sequences of glimpses" in answer.html and "without an inference network" not in answer.html
+    assert f"{SAMPLES} sequences of glimpses" in answer.html and "without an inference network" not in answer.html
     refusal(lambda: evidence(predictor, fitted, "z"), "expected a label among")
 
 

@@ -18,10 +18,10 @@ from wsram.answers import Caption, Prediction
 from wsram.app.fitting import Fitted
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import Predictor
-from wsram.stepping import draw_heat
+from wsram.stepping import SIDE, heat_picture
 from wsram.viewing import png
 
-SAMPLES = 200
+SAMPLES = 100
 """Sequences of glimpses that stand for the posterior: fewer than elsewhere, since somebody waits."""
 DPI = 70
 PATCH = 56
@@ -84,8 +84,9 @@ def evidence(predictor: Predictor, fitted: Fitted, label: str | None = None) -> 
     for support, told in zip((found.label, found.against), str(found).splitlines(), strict=True):
         x, y = found.peak() if support is found.label else (-1, -1)
         where = f"densest at ({x:.0f}, {y:.0f})" if support is found.label else "the likeliest other label"
-        picture = _image(draw_heat(found.given.unit(), size, support.heat), f"Map of the evidence for {told}; {where}.")
-        maps.append(f"<figure>{picture}<figcaption>{escape(told)}; {where}</figcaption></figure>")
+        picture = heat_picture(found.given.unit(), size, support.heat, round(SIDE * DPI))
+        tag = _tag(_bytes(picture), f"Map of the evidence for {told}; {where}.")
+        maps.append(f"<figure>{tag}<figcaption>{escape(told)}; {where}</figcaption></figure>")
     notes = [*fitted.notes, f"{found.samples} sequences of glimpses"]
     if found.proposal == "policy":
         notes.append(
@@ -126,9 +127,8 @@ def _row(found: Prediction, n: int) -> str:
     glimpse = found.glimpses[n - 1]
     planes = (found.patches[n - 1].clamp(0, 1) * 255).round().byte().numpy()
     array = planes[0] if len(planes) == 1 else np.ascontiguousarray(np.moveaxis(planes, 0, -1))
-    file = BytesIO()
-    Image.fromarray(array).resize((PATCH, PATCH), Image.Resampling.NEAREST).save(file, "PNG")
-    saw = _tag(file.getvalue(), f"What glimpse {n} showed, a pixel of it {glimpse.scale} wide", PATCH)
+    drawn = Image.fromarray(array).resize((PATCH, PATCH), Image.Resampling.NEAREST)
+    saw = _tag(_bytes(drawn), f"What glimpse {n} showed, a pixel of it {glimpse.scale} wide", PATCH)
     best = 0.0 if found.is_number else max(glimpse.belief)
     bar = (
         "" if found.is_number else f'<div class="bar" aria-hidden="true"><i style="width:{100 * best:.1f}%"></i></div>'
@@ -164,6 +164,12 @@ def _image(figure: Figure, about: str) -> str:
     with _DRAWING:
         data = png(figure, dpi=DPI)
     return _tag(data, about)
+
+
+def _bytes(picture: Image.Image) -> bytes:
+    file = BytesIO()
+    picture.save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _tag(data: bytes, about: str, side: int | None = None) -> str:

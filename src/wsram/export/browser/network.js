@@ -28,17 +28,34 @@ function tensors(buffer) {
 
 const relu = (x) => x.map((v) => Math.max(0, v));
 const sigmoid = (v) => 1 / (1 + Math.exp(-v));
-const concat = (...parts) => Float32Array.from(parts.flatMap((part) => [...part]));
+function concat(...parts) {
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  parts.reduce((at, part) => (all.set(part, at), at + part.length), 0);
+  return all;
+}
+
 const argmax = (x) => x.reduce((best, v, n) => (v > x[best] ? n : best), 0);
 
 /** W x + b, of as many outputs as there are biases. */
 function linear(x, weight, bias) {
   const out = new Float32Array(bias.length);
   const inputs = x.length;
-  for (let row = 0, at = 0; row < out.length; row++) {
-    let sum = bias[row];
-    for (let n = 0; n < inputs; n++) sum += weight[at++] * x[n];
-    out[row] = sum;
+  const given = new Float64Array(x); // numbers are computed in these
+  for (let row = 0, at = 0; row < out.length; row++, at += inputs) {
+    // Four sums, none of which waits for another.
+    let a = bias[row];
+    let b = 0;
+    let c = 0;
+    let d = 0;
+    let n = 0;
+    for (; n + 3 < inputs; n += 4) {
+      a += weight[at + n] * given[n];
+      b += weight[at + n + 1] * given[n + 1];
+      c += weight[at + n + 2] * given[n + 2];
+      d += weight[at + n + 3] * given[n + 3];
+    }
+    for (; n < inputs; n++) a += weight[at + n] * given[n];
+    out[row] = a + b + (c + d);
   }
   return out;
 }
@@ -46,7 +63,7 @@ function linear(x, weight, bias) {
 /** The ReLU of the largest of every 2 by 2 of a 3 by 3 convolution with a border of zeros. */
 function convolve({ data, channels, side }, weight, bias) {
   const wide = side + 2;
-  const padded = new Float32Array(channels * wide * wide);
+  const padded = new Float64Array(channels * wide * wide);
   for (let c = 0; c < channels; c++) {
     for (let y = 0; y < side; y++) {
       padded.set(data.subarray((c * side + y) * side, (c * side + y + 1) * side), (c * wide + y + 1) * wide + 1);
@@ -54,18 +71,10 @@ function convolve({ data, channels, side }, weight, bias) {
   }
   const half = side >> 1;
   const out = new Float32Array(bias.length * half * half);
-  const plane = new Float32Array(side * side);
+  const plane = new Float64Array(side * side);
   for (let o = 0; o < bias.length; o++) {
     plane.fill(bias[o]);
-    for (let c = 0; c < channels; c++) {
-      for (let tap = 0; tap < 9; tap++) {
-        const w = weight[(o * channels + c) * 9 + tap];
-        let from = (c * wide + Math.floor(tap / 3)) * wide + (tap % 3);
-        for (let y = 0, to = 0; y < side; y++, from += 2) {
-          for (let x = 0; x < side; x++) plane[to++] += w * padded[from++];
-        }
-      }
-    }
+    for (let c = 0; c < channels; c++) addTaps(plane, padded, c * wide * wide, side, weight, (o * channels + c) * 9);
     for (let y = 0; y < half; y++) {
       for (let x = 0; x < half; x++) {
         const at = 2 * y * side + 2 * x;
@@ -75,6 +84,43 @@ function convolve({ data, channels, side }, weight, bias) {
     }
   }
   return { data: out, channels: bias.length, side: half };
+}
+
+/** Adds a plane's part of a convolution: all nine taps at once, and of a row of windows each reads but three numbers. */
+function addTaps(plane, padded, from, side, weight, at) {
+  const wide = side + 2;
+  const w0 = weight[at];
+  const w1 = weight[at + 1];
+  const w2 = weight[at + 2];
+  const w3 = weight[at + 3];
+  const w4 = weight[at + 4];
+  const w5 = weight[at + 5];
+  const w6 = weight[at + 6];
+  const w7 = weight[at + 7];
+  const w8 = weight[at + 8];
+  for (let y = 0, to = 0; y < side; y++) {
+    let upper = from + y * wide;
+    let middle = upper + wide;
+    let lower = middle + wide;
+    let a = padded[upper++];
+    let b = padded[upper++];
+    let d = padded[middle++];
+    let e = padded[middle++];
+    let g = padded[lower++];
+    let h = padded[lower++];
+    for (let x = 0; x < side; x++) {
+      const c = padded[upper++];
+      const f = padded[middle++];
+      const i = padded[lower++];
+      plane[to++] += w0 * a + w1 * b + w2 * c + (w3 * d + w4 * e + w5 * f) + (w6 * g + w7 * h + w8 * i);
+      a = b;
+      b = c;
+      d = e;
+      e = f;
+      g = h;
+      h = i;
+    }
+  }
 }
 
 export class Network {

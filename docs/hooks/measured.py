@@ -1,0 +1,176 @@
+"""The parts of the pages that say what was measured or printed, each from a file that a command kept."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from wsram.settings import from_json
+from wsram.tables import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def released_table() -> str:
+    """Released networks with what they were measured to do, each figure with its precision, from their own files."""
+    from wsram.tasks import TASKS
+
+    rows = []
+    for folder in sorted([*ROOT.glob("checkpoints/*"), *ROOT.glob("src/wsram/released/*")], key=lambda path: path.name):
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = folder / "training.json"
+        config = from_json(settings.read_text(encoding="utf-8"), settings)
+        measured, figure = folder / "evaluation-test.json", "not measured yet"
+        if measured.exists():
+            record = json.loads(measured.read_text(encoding="utf-8"))
+            precision = {"no": "float32", "bf16": "bfloat16"}[record["precision"]]
+            images = record.get("images", record["examples"])
+            figure = f"{TASKS[config.task].headline(record)}; {images:,} test images, {precision}"
+        glimpses = described["arguments"].get("glimpses")
+        looks = "a cell before each word" if glimpses is None else f"{glimpses} glimpses"
+        size = (folder / "model.safetensors").stat().st_size / 1e6
+        name = folder.name if folder.parent.name == "released" else f"checkpoints/{folder.name}"
+        rows.append([f"`{name}`", TASKS[config.task].about(config), looks, f"{size:.1f} MB", figure])
+    return Table("", ["network", "trained on", "looks at", "size", "measured"], rows).markdown()
+
+
+def variance_table() -> str:
+    """How noisy each estimator's gradient is on one network after the other, and what it gains, from kept diagnoses."""
+    from wsram.cards import change_of
+    from wsram.tables import figure
+
+    rows = []
+    for path in sorted(ROOT.glob("docs/results/variance/*/diagnosis.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for row in found["rows"]:
+            policy, change = row["gradient"]["policy"], row["change"]
+            against = "" if row["against"] is None else f"`{found['rows'][row['against']]['estimator']}`"
+            rows.append(
+                [
+                    f"{path.parent.name}, update {found['network']['step']:,}",
+                    row["proposal"],
+                    f"`{row['estimator']}`",
+                    f"{row['draws']}",
+                    figure(policy["variance"], policy["low"], policy["high"]),
+                    against,
+                    *(change_of(change.get(group)) for group in ("policy", "inference")),
+                ]
+            )
+    header = [
+        "network",
+        "proposal",
+        "estimator",
+        "draws",
+        "variance, policy",
+        "against",
+        "change, %",
+        "change for η, %",
+    ]
+    return Table("", header, rows).markdown()
+
+
+def robustness() -> str:
+    """Error and confidence of the networks whose limits were measured, from their own files."""
+    folders = sorted([*ROOT.glob("checkpoints/*"), *ROOT.glob("src/wsram/released/*")], key=lambda path: path.name)
+    found = {each.name: json.loads(path.read_text()) for each in folders if (path := each / "robustness.json").exists()}
+    first = next(iter(found.values()))
+    rows = [
+        [condition, *(_measured(record["conditions"].get(condition)) for record in found.values())]
+        for condition in first["conditions"]
+    ]
+    rows.append(["a black image", *(f"{r['black']['said']} ({r['black']['confidence']:.3f})" for r in found.values())])
+    header = [f"`{name}`, {record['digits']:,} {record['set']} digits" for name, record in found.items()]
+    return Table("", ["condition", *header], rows).markdown()
+
+
+def cards() -> str:
+    """What networks of digits fail on, a card each, with figures from the networks' files and from the picture's."""
+    homes = {"robust": "src/wsram/released/robust", "translated-scaled": "checkpoints/translated-scaled"}
+    measured = {name: json.loads((ROOT / home / "robustness.json").read_text()) for name, home in homes.items()}
+    shown = json.loads((ROOT / "docs" / "figures" / "limits.json").read_text(encoding="utf-8"))
+
+    def error(condition: str) -> str:
+        rows = {name: record["conditions"][condition] for name, record in measured.items()}
+        told = (f"`{name}` {row['error']:.1%}, {row['confidence']:.0%} sure" for name, row in rows.items())
+        return f"Error, {condition}: {'; '.join(told)}."
+
+    def said(image: str) -> str:
+        told = (f"`{name}` {answer} ({sure:.0%})" for name, (answer, sure) in ((n, shown[n][image]) for n in homes))
+        return f"Of this image: {'; '.join(told)}."
+
+    made = {
+        "Other light": (
+            "A network that saw white on black alone looks at the right place of an inverted image, or nearly, and "
+            "reads it wrongly.",
+            error("inverted"),
+        ),
+        "Noise": (
+            "Where it was not in training, it is read as strokes. Far beyond what it was trained with, `robust` errs "
+            "too, and is less sure.",
+            error("noise of 0.1, clipped"),
+        ),
+        "Nothing there": (
+            'Without a name for "none" among its answers it names a digit in a black image. `robust` has that name.',
+            said("black"),
+        ),
+        "Something else": (
+            "A letter is named as a digit. No network here knows what one is: `none` was taught with empty images.",
+            said("a letter"),
+        ),
+        "Two digits": ("One answer is all that a classifier has; it looks at one of them.", said("two digits")),
+        "Small ones": (
+            "A stroke of one pixel says little. Below ten pixels nothing was measured.",
+            error("sides 10 to 14"),
+        ),
+    }
+    items = "\n".join(f"- **{title}**\n\n    {text}\n\n    {figure}\n" for title, (text, figure) in made.items())
+    return f'<div class="cards" markdown>\n\n{items}\n</div>'
+
+
+def looking(experiment: str) -> str:
+    """What an experiment kept of how networks look, a table for each network, and what made it."""
+    table = importlib.import_module(f"experiments.{experiment}").table
+    parts = []
+    for path in sorted((ROOT / "docs" / "results" / "looking").glob(f"{experiment}-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        shown, made = table(found), found["provenance"]
+        origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}."
+        parts.append(f"{shown.title}.\n\n{shown.markdown()}\n\n{origin}")
+    return "\n\n".join(parts)
+
+
+def waited(experiment: str, file: str, library: str) -> str:
+    """How long an image takes where a network is used, and what measured it; beside torch a library made the answer."""
+    found = json.loads((ROOT / "docs" / "results" / "exported" / file).read_text(encoding="utf-8"))
+    shown, made = importlib.import_module(f"experiments.{experiment}").table(found), found["provenance"]
+    origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}"
+    return f"{shown.title}.\n\n{shown.markdown()}\n\n{origin}, {library} {made[library]}."
+
+
+def outputs(name: str) -> str:
+    """Command lines and what they printed, as `docs/hooks/outputs.py` kept it."""
+    kept = json.loads((ROOT / "docs" / "outputs.json").read_text(encoding="utf-8"))[name]
+    return "\n\n".join(f"```console\n$ {line}\n{text}\n```" for line, text in kept)
+
+
+def _measured(row: Mapping[str, float] | None) -> str:
+    return "" if row is None else f"{row['error']:.2%} ({row['confidence']:.3f})"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "robustness": robustness,
+    "cards of limits": cards,
+    **{f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed", "megapixel")},
+    **{
+        f"output of {name}": functools.partial(outputs, name)
+        for name in ("first", "models", "predict", "look", "explain", "train", "evaluate", "release")
+    },
+    "exported": functools.partial(waited, "exported", "speed.json", "onnxruntime"),
+    "app": functools.partial(waited, "served", "app.json", "gradio"),
+    "released networks": released_table,
+    "variances": variance_table,
+}
+"""What makes each part."""
