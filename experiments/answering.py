@@ -46,10 +46,10 @@ def answering(
         UserError: no such network, a captioner, or fewer than 1 pixel or image.
     """
     require_at_least(1, side=side, images=images)
-    predictor = from_pretrained(network, inference=False)
-    if not isinstance(predictor.network, AttentionClassifier):
+    predictor = from_pretrained(network, inference=False).to("cpu")
+    classifier = predictor.network
+    if not isinstance(classifier, AttentionClassifier):
         raise UserError(f"{network} writes captions; name a network that names what it sees")
-    predictor.to("cpu")
     random = np.random.default_rng(0)
     made = [scribble(random, side) for _ in range(images)]
     rows = {"one image, an array": alone(lambda: predictor.predict(made[0]))}
@@ -57,7 +57,7 @@ def answering(
         files = [Path(folder, f"{n}.png") for n in range(images)]
         for file, pixels in zip(files, made, strict=True):
             Image.fromarray(pixels).save(file)
-        rows |= many(predictor, files)
+        rows |= many(predictor, classifier, files)
     if compiled:
         predictor.compile(side, side)
         rows["one image, compiled"] = alone(lambda: predictor.predict(made[0]))
@@ -113,9 +113,8 @@ def alone(answer: Callable[[], object]) -> dict[str, float]:
     return _figures(wall, processor, 1)
 
 
-def many(predictor: Predictor, files: Sequence[Path]) -> dict[str, dict[str, float]]:
+def many(predictor: Predictor, network: AttentionClassifier, files: Sequence[Path]) -> dict[str, dict[str, float]]:
     """The same for each image of a folder: read, looked at in batches, and both as `wsram predict` does it."""
-    network = predictor.network
     read = [predictor._read(file) for file in files]
     batches = [[each.seen.on(predictor.device) for each in read[n : n + BATCH]] for n in range(0, len(read), BATCH)]
 

@@ -287,8 +287,7 @@ def _sizes(args: Sizes, screen: Screen) -> None:
 def _answering(args: Answering, screen: Screen) -> None:
     from experiments.answering import answering
 
-    asked = {"side": args.side, "images": args.images, "compiled": args.compiled}
-    answering(args.network, screen, **asked, to=args.save)
+    answering(args.network, screen, side=args.side, images=args.images, compiled=args.compiled, to=args.save)
 
 
 def _exported(args: Exported, screen: Screen) -> None:

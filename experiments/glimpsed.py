@@ -1,12 +1,15 @@
 """What a network reads of images of one's own, what that costs, and what it is worth beside simpler ways to look.
 
-Beside the network stand itself at random places, which lie wholly inside the image; and a linear probe: logistic
-regression on mean and largest value of each feature that a pretrained network has of the whole image.
+Beside the network stand itself at random places, which lie wholly inside the image, and from coarse to fine without
+learning, see `experiments.uncertain`; and a linear probe: logistic regression on mean and largest value of each feature
+that a pretrained network has of the whole image.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,14 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from experiments.uncertain import by_entropy
 from wsram.data import Dataset
 from wsram.errors import UserError
 from wsram.evaluate import Trained, keep, open_trained
 from wsram.glimpse.actions import Action
+from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
+from wsram.glimpse.source import Glimpsable
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead
 from wsram.models.layers import MeanAndMost
+from wsram.models.prediction import Choose, Looked
 from wsram.models.trunk import Trunk, fill_pretrained, is_trunk
 from wsram.provenance import provenance
 from wsram.tables import Table
@@ -62,18 +69,25 @@ def glimpsed(
     network, dataset = trained.network, trained.examples(test=test)
     if not (isinstance(network, AttentionClassifier) and isinstance(network.head, ClassHead)):
         raise UserError(f"{name} does not tell classes apart; name a network that does")
-    wrong, read = _looked(network, dataset)
+    wrong, read = _looked(network, dataset, lambda pyramid: None)
     rows: dict[str, Any] = {
         "glimpses where it looks": {
             "error": wrong,
             "read": read.mean().item(),
             "most_read": read.max().item(),
-            **_cost(network, dataset),
+            **_cost(network, dataset, lambda pyramid: None),
         }
     }
-    chance = [_looked(network, dataset, seed) for seed in range(SEEDS)]
+    chance = [_looked(network, dataset, _at_random(network, seed)) for seed in range(SEEDS)]
     errors, reads = zip(*chance, strict=True)
     rows["the same at random places"] = {"error": sum(errors) / SEEDS, "read": torch.stack(reads).mean().item()}
+    by = partial(by_entropy, network)
+    wrong, read = _looked(network, dataset, by)
+    rows["the same from coarse to fine by entropy"] = {
+        "error": wrong,
+        "read": read.mean().item(),
+        **_cost(network, dataset, by),
+    }
     if probe:
         rows["a linear probe of the whole image"] = _probed(trained, network, dataset, side)
     found = {
@@ -140,30 +154,41 @@ def pixels_read(sensor: Sensor, sizes: Tensor, action: Action) -> Tensor:
     return torch.stack(shares)
 
 
-def _looked(network: AttentionClassifier, dataset: Dataset, seed: int | None = None) -> tuple[float, Tensor]:
-    """Error of a network at its policy's modes, or with a seed at random places; and the share that is read."""
-    sensor, wrong, read = network.prediction.sensor, 0, []
-    generator = torch.Generator(next(network.parameters()).device).manual_seed(seed or 0)
+Way = Callable[[Glimpsable], Choose | None]
+"""Of a batch, the way to look at it; None is the network's own, at its policy's modes."""
+
+
+def _at_random(network: AttentionClassifier, seed: int) -> Way:
+    generator = torch.Generator(next(network.parameters()).device).manual_seed(seed)
+    return lambda pyramid: random_places(network.prediction.sensor, 2 * pyramid.reach + 1, generator)
+
+
+def _look(network: AttentionClassifier, images: Images | Glimpsable, way: Way) -> tuple[Looked, Tensor]:
+    """What comes of looking, and width and height of each image."""
+    pyramid = network.prediction.sensor.pyramid(images)
+    choose = way(pyramid)
+    looked = network.predict(pyramid) if choose is None else network.prediction.look(pyramid, choose)
+    return looked, 2 * pyramid.reach + 1
+
+
+def _looked(network: AttentionClassifier, dataset: Dataset, way: Way) -> tuple[float, Tensor]:
+    """Error of a network that looks in some way; and the share of each image that is read."""
+    wrong, read = 0, []
     for _, batch in parts(network, dataset, TOGETHER):
         with torch.inference_mode():
-            pyramid = sensor.pyramid(batch.images)
-            sizes = 2 * pyramid.reach + 1
-            if seed is None:
-                looked = network.predict(pyramid)
-            else:
-                looked = network.prediction.look(pyramid, random_places(sensor, sizes, generator))
+            looked, sizes = _look(network, batch.images, way)
             wrong += int((looked.outputs.argmax(-1) != batch.answers).sum())
-            read.append(pixels_read(sensor, sizes, looked.action))
+            read.append(pixels_read(network.prediction.sensor, sizes, looked.action))
     return wrong / len(dataset), torch.cat(read)
 
 
-def _cost(network: AttentionClassifier, dataset: Dataset) -> dict[str, float]:
+def _cost(network: AttentionClassifier, dataset: Dataset, way: Way) -> dict[str, float]:
     """Milliseconds of an image by itself, median; and its million multiply-adds."""
     images = [dataset.batch(torch.tensor([n])).images for n in range(min(TIMED, len(dataset)))]
     with torch.inference_mode():
-        taken = [_timed(lambda image=image: network.predict(image)) for image in images]
+        taken = [_timed(lambda image=image: _look(network, image, way)) for image in images]
         with FlopCounterMode(display=False) as counter:
-            network.predict(images[0])
+            _look(network, images[0], way)
     return {"milliseconds": 1e3 * median(taken), "multiply_adds": counter.get_total_flops() / 2e6}
 
 

@@ -49,10 +49,11 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_measures_all_ways_to_look(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["glimpsed", str(squares / "run"), "--save", str(squares / "found.json")])
     found = json.loads((squares / "found.json").read_text())
-    looked, chance, probe = found["ways"].values()
+    looked, chance, guided, probe = found["ways"].values()
     assert found["images"] == 6 and found["glimpses"] == 2
     assert 0 < looked["read"] < looked["most_read"] + 1e-9 and looked["most_read"] < 2 * 18**2 / 40**2 + 1e-9
     assert chance["read"] > 0
+    assert guided["read"] > 0 and guided["multiply_adds"] > looked["multiply_adds"]  # parts are considered, too
     assert probe["error"] == 0 and probe["read"] == 1
     # The stem alone: 20 by 20 places, 32 filters of 9 numbers; the block after it costs more.
     assert probe["multiply_adds"] > 20 * 20 * 32 * 9 / 1e6
