@@ -34,7 +34,7 @@ from wsram.models.prediction import Choose, Looked
 from wsram.models.trunk import Trunk, fill_pretrained, is_trunk
 from wsram.provenance import provenance
 from wsram.tables import Table
-from wsram.tasks.classification import parts
+from wsram.tasks.measuring import parts
 from wsram.tasks.troubles import random_places
 from wsram.terminal import Screen
 

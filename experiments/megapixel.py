@@ -19,7 +19,7 @@ from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance
 from wsram.runtime import autocast
 from wsram.tables import Table
-from wsram.tasks.classification import VOTES, evaluate_sampled, parts
+from wsram.tasks.measuring import VOTES, evaluate_sampled, parts
 from wsram.terminal import Screen
 
 FOUND = 0.75

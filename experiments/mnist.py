@@ -25,7 +25,7 @@ from wsram.recipes import RECIPES
 from wsram.runs import Run, read_json, write_whole
 from wsram.runtime import autocast
 from wsram.tasks import TASKS, Options
-from wsram.tasks.classification import ROWS
+from wsram.tasks.measuring import ROWS
 from wsram.terminal import Screen
 from wsram.training import resolved
 

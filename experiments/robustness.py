@@ -18,7 +18,7 @@ from wsram.metadata import robustness_table
 from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance
 from wsram.runtime import autocast
-from wsram.tasks.classification import ROWS
+from wsram.tasks.measuring import ROWS
 from wsram.terminal import Screen
 
 SEED = 1

@@ -14,7 +14,7 @@ from wsram.data.mnist import Digits
 from wsram.evaluate import open_trained
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.pretrained import from_pretrained
-from wsram.tasks.classification import evaluate_mode
+from wsram.tasks.measuring import evaluate_mode
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = sorted(

@@ -10,7 +10,7 @@ import torch
 
 from tests.tiny import rows, same_bits, same_run, tiny_config, trained, weights
 from wsram.evaluate import evaluate, open_trained
-from wsram.tasks import classification
+from wsram.tasks import measuring
 from wsram.tasks.classification import Classification
 from wsram.terminal import Screen
 from wsram.training import step_seed
@@ -56,7 +56,7 @@ def test_figures_of_the_mode_do_not_depend_on_how_many_images_are_looked_at_toge
 ) -> None:
     found = []
     for together in (2000, 5, 1):
-        monkeypatch.setattr(classification, "ROWS", together)
+        monkeypatch.setattr(measuring, "ROWS", together)
         found.append(measured(digit_run))
     assert len(found[0]["risk_coverage"]) > 0
     for other in found[1:]:

@@ -17,8 +17,8 @@ from wsram.models.stopping import sureness
 from wsram.provenance import provenance
 from wsram.runtime import autocast
 from wsram.tables import Panel, Table
-from wsram.tasks.classification import parts
 from wsram.tasks.figures import stopping_curve
+from wsram.tasks.measuring import parts
 from wsram.terminal import Screen
 from wsram.viewing import draw_panels, save
 

@@ -21,15 +21,14 @@ from wsram.glimpse.actions import GlimpseDistribution
 from wsram.glimpse.exploration import coverage_penalty
 from wsram.models.classifier import AttentionClassifier
 from wsram.recipes import RECIPES
-from wsram.tasks import Options, classification
+from wsram.tasks import Options, measuring
 from wsram.tasks.classification import (
     Classification,
     early_loss,
-    evaluate_mode,
-    evaluate_sampled,
     exploration_terms,
     glimpses_at,
 )
+from wsram.tasks.measuring import evaluate_mode, evaluate_sampled
 
 COUNT = 23
 TASK = Classification()
@@ -120,7 +119,7 @@ def test_figures_do_not_depend_on_how_many_are_looked_at_together(
     network: AttentionClassifier, scenes: SceneDigits, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     together = evaluate_mode(network, scenes)
-    monkeypatch.setattr(classification, "ROWS", rows)
+    monkeypatch.setattr(measuring, "ROWS", rows)
     assert evaluate_mode(network, scenes) == pytest.approx(together, rel=1e-5)
     # With samples the draws differ, and their number must not: fewer rows than samples still gives every sample.
     sampled = evaluate_sampled(network, scenes, samples=6)
