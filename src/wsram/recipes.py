@@ -48,10 +48,10 @@ RECIPES: dict[str, Config] = {
     # The demo: small enough for minutes on a laptop, on digits that are installed with it.
     "demo": ClassificationConfig(
         data=ImageData("mnist5k"),
-        model=ClassifierConfig(network="conv"),
+        model=ClassifierConfig(network="conv", aim="contrast"),
         estimator=EstimatorConfig("wake-sleep-credit"),
         exploration=ExplorationConfig(scale_entropy=0.1),
-        schedule=ScheduleConfig(updates=2500, learning_rate=4e-3, clip=20.0),
+        schedule=ScheduleConfig(updates=1500, learning_rate=4e-3, clip=20.0),
         glimpse_growth=0.3,
     ),
     # The paper's networks and estimator on the paper's task: fully connected glimpses, ReLU recurrence.
