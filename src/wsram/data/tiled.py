@@ -22,6 +22,8 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How TIFF and BigTIFF files begin."""
 ZARR = ("zarr.json", ".zarray", ".zgroup")
 """What a folder of zarr's holds, one of them."""
+SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+"""How files of slide scanners are called, which are read by OpenSlide."""
 TILE = 256
 """Rows and columns that arrays without tiles of their own are read by."""
 ROUNDING = 1e-4
@@ -33,8 +35,9 @@ _INSTALL = 'install what reads it: pip install "wsram[tiles]"'
 def open_tiles(path: Path, channels: int) -> Tiled | None:
     """A file or folder that is read in tiles; None where it is a file to be read whole.
 
-    That is: `.npy`, a zarr array or group of levels, and a TIFF file that lies in tiles or has more pixels than are
-    read whole. Nothing but the description is read before a tile is looked at; no file stays open.
+    That is: `.npy`, a slide scanner's file by its name (`SLIDES`), a zarr array or group of levels, and a TIFF file
+    that lies in tiles or has more pixels than are read whole. Nothing but the description is read before a tile is
+    looked at; no file but a slide stays open.
 
     Args:
         path: of a file or, of zarr, a folder.
@@ -47,6 +50,10 @@ def open_tiles(path: Path, channels: int) -> Tiled | None:
         return _zarr(path, channels) if is_zarr(path) else None
     if path.suffix.lower() == ".npy":
         return _npy(path, channels)
+    if path.suffix.lower() in SLIDES:
+        from wsram.data.slides import open_slide
+
+        return open_slide(path, channels)
     return _tiff(path, channels) if _is_large_tiff(path) else None
 
 
@@ -110,7 +117,7 @@ def _is_large_tiff(path: Path) -> bool:
 
 
 def _npy(path: Path, channels: int) -> Tiled:
-    name, check = printable(str(path)), _unchanged(path)
+    name, check = printable(str(path)), unchanged(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -138,7 +145,7 @@ def _zarr(path: Path, channels: int) -> Tiled:
         raise UserError(f"expected arrays in {name}, got: {reason_of(error)}; write it again") from error
     if not arrays:
         raise UserError(f"expected arrays in {name}, got none; write it again")
-    check = _unchanged(next(path / mark for mark in ZARR if (path / mark).exists()))
+    check = unchanged(next(path / mark for mark in ZARR if (path / mark).exists()))
     return Tiled(name, channels, tuple(_array_level(array, channels, name, check) for array in arrays))
 
 
@@ -148,7 +155,7 @@ def _array_level(array: Any, channels: int, name: str, check: Callable[[], None]
     size = shape[1:] if first else shape[:2]
     if len(shape) not in (2, 3) or (len(shape) == 3 and not first and shape[2] not in (1, 3, 4)) or 0 in shape:
         raise UserError(f"expected an image (height, width) or (height, width, 1, 3 or 4) in {name}, got {shape}")
-    planes = _planes_of(np.dtype(array.dtype), channels, name)
+    planes = planes_of(np.dtype(array.dtype), channels, name)
     chunks = getattr(array, "chunks", None)
     rows, columns = (chunks[1:] if first else chunks[:2]) if chunks else (TILE, TILE)
 
@@ -166,7 +173,7 @@ def _tiff(path: Path, channels: int) -> Tiled | None:
         import tifffile
     except ImportError as error:
         raise UserError(f"{printable(str(path))} is a TIFF file in tiles or very large; {_INSTALL}") from error
-    name, check = printable(str(path)), _unchanged(path)
+    name, check = printable(str(path)), unchanged(path)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said once, and by us
     try:
         with tifffile.TiffFile(path) as file:
@@ -197,7 +204,7 @@ def _page(page: Any, path: Path, name: str, channels: int, check: Callable[[], N
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
     if rows * columns > LARGEST:
         raise UserError(f"{name} is one piece of {columns}×{rows} pixels; save it in tiles of 256 or 512")
-    decode, tables, planes = page.decode, page.jpegtables, _planes_of(page.dtype, channels, name)
+    decode, tables, planes = page.decode, page.jpegtables, planes_of(page.dtype, channels, name)
     offsets, counts = np.asarray(page.dataoffsets), np.asarray(page.databytecounts)
     across = -(-width // columns)
     each = across * -(-height // rows)  # tiles of one sample, where samples lie apart
@@ -248,7 +255,7 @@ def _require_decoder(decode: Callable[..., Any], page: Any, name: str) -> None:
         ) from error
 
 
-def _planes_of(dtype: np.dtype, channels: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
+def planes_of(dtype: np.dtype, channels: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """What makes a piece (rows, columns) or (rows, columns, samples) into (channels, rows, columns)."""
     if dtype.kind not in "buf" or (dtype.kind == "u" and dtype.itemsize > 2):
         raise UserError(f"{name} holds values of type {dtype}; {_SAVE}")
@@ -275,7 +282,7 @@ def _planes_of(dtype: np.dtype, channels: int, name: str) -> Callable[[np.ndarra
     return planes
 
 
-def _unchanged(path: Path) -> Callable[[], None]:
+def unchanged(path: Path) -> Callable[[], None]:
     """Raises, from now on, once the file is another than it is now."""
     name = printable(str(path))
 
