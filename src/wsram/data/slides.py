@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsram.data.tiled import TILE, planes_of, unchanged
+from wsram.data.pieces import TILE, planes_of, unchanged
 from wsram.errors import UserError, printable, reason_of
 from wsram.glimpse.tiles import Level, Tiled
 

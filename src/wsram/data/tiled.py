@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wsram.data.images import LARGEST, as_mode, as_pillow, as_tensor
+from wsram.data.images import LARGEST, as_pillow, as_tensor
+from wsram.data.pieces import SAVE, TILE, planes_of, unchanged
 from wsram.errors import UserError, printable, reason_of
 from wsram.glimpse.source import Source
 from wsram.glimpse.tiles import WHOLE, Level, Tiled
@@ -24,11 +25,6 @@ ZARR = ("zarr.json", ".zarray", ".zgroup")
 """What a folder of zarr's holds, one of them."""
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 """How files of slide scanners are called, which are read by OpenSlide."""
-TILE = 256
-"""Rows and columns that arrays without tiles of their own are read by."""
-ROUNDING = 1e-4
-"""How far beyond [0, 1] values may lie and still be taken for rounding."""
-_SAVE = "save it as grey or colour, of 8 or 16 bits or floating point in [0, 1]"
 _INSTALL = 'install what reads it: pip install "wsram[tiles]"'
 
 
@@ -196,9 +192,7 @@ def _page(page: Any, path: Path, name: str, channels: int, check: Callable[[], N
     photometric = int(page.photometric)
     # Black is zero, white is zero, red green blue, and what comes out of JPEG as that.
     if photometric not in (0, 1, 2, 6) or page.dtype is None or samples not in (1, 3, 4):
-        raise UserError(
-            f"{name} holds {samples} sample(s) of a kind that is not read in tiles ({photometric}); {_SAVE}"
-        )
+        raise UserError(f"{name} holds {samples} sample(s) of a kind that is not read in tiles ({photometric}); {SAVE}")
     if (turned := page.tags.valueof(274, 1)) != 1:
         raise UserError(f"{name} is turned (orientation {turned}), which tiles cannot be; save it upright")
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
@@ -253,50 +247,3 @@ def _require_decoder(decode: Callable[..., Any], page: Any, name: str) -> None:
         raise UserError(
             f"{name} is compressed as {kind}, which is not known here; pip install imagecodecs, or save it with deflate"
         ) from error
-
-
-def planes_of(dtype: np.dtype, channels: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes a piece (rows, columns) or (rows, columns, samples) into (channels, rows, columns)."""
-    if dtype.kind not in "buf" or (dtype.kind == "u" and dtype.itemsize > 2):
-        raise UserError(f"{name} holds values of type {dtype}; {_SAVE}")
-
-    def planes(piece: np.ndarray) -> np.ndarray:
-        piece = piece[..., None] if piece.ndim == 2 else piece
-        if piece.dtype.kind == "f":
-            low, high = float(piece.min()), float(piece.max())
-            if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also where they are no numbers
-                raise UserError(f"{name} holds values from {low:.4g} to {high:.4g}; {_SAVE}")
-            if piece.shape[-1] == channels:
-                return np.moveaxis(piece.astype(np.float32).clip(0, 1), -1, 0)
-            piece = np.rint(piece * 255.0)
-        elif piece.dtype.kind == "b":
-            piece = piece * 255
-        elif piece.dtype.itemsize == 2:
-            piece = np.rint(piece / 257.0)
-        piece = np.ascontiguousarray(piece, np.uint8)
-        if piece.shape[-1] != channels:
-            image = as_mode(Image.fromarray(piece[..., 0] if piece.shape[-1] == 1 else piece), channels)
-            piece = np.asarray(image).reshape(*piece.shape[:2], channels)
-        return np.ascontiguousarray(np.moveaxis(piece, -1, 0))
-
-    return planes
-
-
-def unchanged(path: Path) -> Callable[[], None]:
-    """Raises, from now on, once the file is another than it is now."""
-    name = printable(str(path))
-
-    def mark() -> tuple[int, int]:
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise UserError(f"cannot read {name} ({error.strerror}); is it still there?") from error
-        return found.st_size, found.st_mtime_ns
-
-    before = mark()
-
-    def check() -> None:
-        if mark() != before:
-            raise UserError(f"{name} was changed while it was read; read it again once it is whole")
-
-    return check
