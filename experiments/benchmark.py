@@ -1,269 +1,152 @@
-"""Where an update's time goes, as ratios measured side by side: a machine may be noisy, ratios are less so."""
+"""Speed as a record: everything timed in turn, beside what one would use instead, kept as one file for each commit."""
 
 from __future__ import annotations
 
-import json
 import os
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.trials import wherever
-from wsram.config import ClassificationConfig, Config, changed
-from wsram.data import Dataset
-from wsram.data.mnist import IDX_FILES
+from experiments.benchmark_page import draw, table
+from experiments.benchmark_works import KINDS, Group
+from experiments.interleaved import Interval, Times, Works, interval, passes, yardstick
 from wsram.errors import UserError, require_at_least
+from wsram.evaluate import keep, make_folder
 from wsram.provenance import provenance
-from wsram.recipes import RECIPES
-from wsram.runs import write_whole
-from wsram.runtime import keep_freed_memory
-from wsram.settings import to_json
-from wsram.tasks import TASKS, Update
+from wsram.runtime import best_device, best_precision, keep_freed_memory
 from wsram.terminal import Screen
-from wsram.training import build_optimizer, estimation, fade, learning_rate, measures, resolved, step_generator
+from wsram.viewing import save
 
-BENCHMARKED = {name: config for name, config in RECIPES.items() if config.task == "image-classification"}
-"""Recipes whose updates can be timed: those that take glimpses."""
-MADE_UP, DIGITS = "made-up", 4096
-"""The name of data that no disk holds, and how many digits they are; time does not depend on what these show."""
-KINDS = {
-    "matrix products": ("mm", "linear", "matmul"),
-    "convolutions": ("conv",),
-    "pooling": ("pool",),
-    "gathering": ("index", "gather", "unfold", "embedding"),
-}
-"""Parts of the names of torch's operators that tell what they do; the first that fits counts."""
-MATMUL = 1024
-"""Side of the square matrices whose product sets the machine's rate."""
-WARM_UP = 2
-"""Updates before the first that counts: they warm caches and kernels up."""
-
-
-def timed(config: Config) -> Config:
-    """The settings without those that no update's time depends on: where the data are, how long and how fast.
-
-    Of a growing number of glimpses it is the last stage that is timed.
-    """
-    free = {
-        **{"updates": 1, "learning_rate": 0.0, "warmup": 0, "weight_decay": 0.0, "clip": 1.0, "seed": 0},
-        **{"evaluate_every": 1, "patience": 0, "variance_draws": 0},
-        **{"validation": None, "glimpse_growth": 0.0, "choose": False},
-    }
-    sections = (config, config.data, config.schedule)
-    known = {name: value for name, value in free.items() if any(hasattr(section, name) for section in sections)}
-    return changed(wherever(config), **known)
-
-
-def measure_update(config: ClassificationConfig, examples: Dataset, *, repeats: int) -> dict[str, Any]:
-    """Medians of an update and its parts in milliseconds, its operations, and the machine's matrix-product rate.
-
-    It is the last update that training would make, with as many glimpses as that takes. The parts are timed in turn
-    within each repeat, beside the matrix product, so that a slow moment of the machine touches all of them. The
-    caller's random numbers are left as they were.
-
-    Args:
-        config: the run whose update is timed, with nothing left to the machine or the data.
-        examples: what it trains on.
-        repeats: updates timed.
-
-    Returns:
-        "milliseconds" by part, "operations" of one update (multiplications and additions, forward and backward, of
-        matrix products and convolutions), "matmul_rate" and "update_rate" in operations a second, and "shares" of the
-        forward and backward pass by kind of operator.
-
-    Raises:
-        UserError: fewer than 1 repeat, or an estimator that cannot be trained in this way.
-    """
-    require_at_least(1, repeats=repeats)
-    with torch.random.fork_rng():
-        return _measure(config, examples, repeats)
-
-
-def _measure(config: ClassificationConfig, examples: Dataset, repeats: int) -> dict[str, Any]:
-    schedule, task, estimate_of = config.schedule, TASKS[config.task], estimation(config)
-    AcceleratorState._reset_state()  # else it would keep the precision of the first benchmark of a process
-    accelerator = Accelerator(mixed_precision=schedule.precision)
-    device = accelerator.device
-    torch.manual_seed(schedule.seed)
-    examples = examples.to(device)
-    network = task.build(config, examples.spec)
-    model, optimizer = accelerator.prepare(network, build_optimizer(network, schedule))
-    index = torch.arange(schedule.batch, device=device) % len(examples)
-    step = schedule.updates - 1
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(schedule, step)
-
-    def place() -> Any:
-        return examples.batch(index, 0)
-
-    def forward(batch: Any) -> Tensor:
-        update = Update(step, 0, step_generator(schedule.seed, step, 0, device))
-        rollout = task.rollout(config, model, batch, update)
-        estimate = estimate_of(rollout)
-        _ = measures(estimate) | task.measures(rollout)  # what training watches is part of what an update costs
-        return estimate.loss + task.additions(config, rollout, fade(schedule, step))
-
-    def change() -> None:
-        accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimizer.step()
-
-    sensor, batch = network.prediction.sensor, place()
-    pyramid = sensor.pyramid(batch.images)
-    shape = (config.estimator.samples, schedule.batch)
-    location = torch.rand(*shape, 2, device=device) * 2 - 1
-    scale = torch.randint(len(sensor.scales), shape, device=device)
-
-    def cut() -> None:
-        for _ in range(config.model.glimpses):
-            sensor(pyramid, location, scale)
-
-    with FlopCounterMode(display=False) as counter:
-        accelerator.backward(forward(batch))
-    low = torch.bfloat16 if schedule.precision == "bf16" else torch.float32
-    square = torch.randn(2, MATMUL, MATMUL, device=device).to(low)
-    spent: dict[str, list[float]] = {}
-
-    def clock(part: str, work: Callable[[], Any]) -> Any:
-        _wait(device)
-        began = time.perf_counter()
-        result = work()
-        _wait(device)
-        spent.setdefault(part, []).append(1e3 * (time.perf_counter() - began))
-        return result
-
-    for repeat in range(WARM_UP + repeats):
-        if repeat == WARM_UP:
-            spent.clear()
-        clock("matmul", lambda: square[0] @ square[1])
-        placed = clock("placement", place)
-        clock("pyramid", lambda: sensor.pyramid(batch.images))
-        clock("glimpses", cut)
-        optimizer.zero_grad()
-        loss = clock("forward", lambda: forward(placed))  # noqa: B023, called at once
-        clock("backward", lambda: accelerator.backward(loss))  # noqa: B023
-        clock("optimizer", change)
-    median = {part: statistics.median(times) for part, times in spent.items()}
-    # The forward pass builds the pyramid and cuts the glimpses itself; placement is all that comes before it.
-    median["update"] = sum(median[part] for part in ("placement", "forward", "backward", "optimizer"))
-    operations = counter.get_total_flops()
-    return {
-        "milliseconds": median,
-        "operations": operations,
-        "matmul_rate": 2 * MATMUL**3 / median["matmul"] * 1e3,
-        "update_rate": operations / median["update"] * 1e3,
-        "shares": operator_shares(lambda: accelerator.backward(forward(batch)), device),
-    }
-
-
-def open_examples(config: ClassificationConfig) -> tuple[ClassificationConfig, Dataset]:
-    """The settings with every choice made, and the training examples; `UserError` if they cannot be had.
-
-    Made-up digits go through files, so that all is made of them that training makes of any.
-    """
-    task, config = TASKS[config.task], resolved(config)
-    if config.data.source != MADE_UP:
-        splits = task.open(config)
-        return task.choose(config, splits)[0], splits.train
-    generator = torch.Generator().manual_seed(config.schedule.seed)
-    with TemporaryDirectory() as folder:
-        images, labels = (Path(folder, name) for name in IDX_FILES["train"])
-        _write_idx(images, torch.randint(256, (DIGITS, 28, 28), dtype=torch.uint8, generator=generator))
-        _write_idx(labels, (torch.arange(DIGITS) % 10).to(torch.uint8))
-        made_up = changed(config, source=folder, validation=1)
-        splits = task.open(made_up)
-        return changed(task.choose(made_up, splits)[0], source=MADE_UP, validation=None), splits.train
-
-
-def _write_idx(path: Path, values: Tensor) -> None:
-    lengths = b"".join(length.to_bytes(4, "big") for length in values.shape)
-    path.write_bytes(bytes([0, 0, 8, values.ndim]) + lengths + values.numpy().tobytes())
-
-
-def _kind(operator: str) -> str:
-    """What an operator of torch does, as far as its name tells; all that moves or combines numbers is "elementwise"."""
-    return next((kind for kind, names in KINDS.items() if any(name in operator for name in names)), "elementwise")
-
-
-def operator_shares(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
-    """Share of the time of some work by kind of operator, from torch's profiler over three turns; they sum to 1.
-
-    Args:
-        work: what is profiled.
-        device: where it runs; on CUDA the kernels' time counts, on the CPU the operators' own.
-    """
-    cuda = device.type == "cuda"
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler says on the terminal when it starts and stops
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    # All events of the one cycle are kept anyway; said so, since some versions of torch warn about it otherwise.
-    with profile(activities=activities, acc_events=True) as profiler:
-        for _ in range(3):
-            work()
-    spent = dict.fromkeys([*KINDS, "elementwise"], 0.0)
-    for event in profiler.key_averages():
-        spent[_kind(event.key)] += event.self_device_time_total if cuda else event.self_cpu_time_total
-    whole = sum(spent.values())
-    return {kind: time / whole for kind, time in spent.items()}
+FOLDER = Path("docs/results/benchmark")
+"""Of the records, COMMIT.json, and their picture."""
+YARDSTICK = "yardstick"
+"""The work that is timed in every repeat of all others; see `experiments.interleaved.yardstick`."""
+MOST = 20
+"""Repeats of a round, at most."""
+ON_ONE = ("training",)
+"""Kinds that are timed on one thread alone."""
 
 
 def benchmark(
-    config: ClassificationConfig, screen: Screen, *, repeats: int, save: Path | None = None
+    screen: Screen,
+    folder: Path,
+    *,
+    only: Sequence[str] = tuple(KINDS),
+    threads: Sequence[int] = (1, 2),
+    bf16: bool = False,
+    rounds: int = 6,
+    seconds: float = 0.6,
 ) -> dict[str, Any]:
-    """Say what an update costs as ratios, with the settings they are of; on the CPU, the allocator's share too.
+    """Time everything, say it as a table, and keep the record and the picture of it.
+
+    Each group of works is timed in turn within each repeat, beside a yardstick of the machine, and all groups are gone
+    through again in every round. The caller's random numbers and threads are left as they were.
 
     Args:
-        config: the run whose update is timed; its data may be `MADE_UP`.
         screen: where it is said.
-        repeats: updates timed.
-        save: a JSON file to keep the figures in.
+        folder: of COMMIT.json and benchmark.png.
+        only: kinds of works, keys of `KINDS`.
+        threads: numbers of threads; more than the machine has are left out.
+        bf16: time bfloat16 also where it is emulated.
+        rounds: times that everything is gone through.
+        seconds: for a group in a round; each work is timed once in any case.
+
+    Returns:
+        "points", the milliseconds of each work and how many times the yardstick's they are, and "ratios", both as
+        (median, low, high) with a bootstrap's 95% interval; what was left out and why; and what made it.
 
     Raises:
-        UserError: data that cannot be had, as `measure_update`, or a file that cannot be written.
+        UserError: fewer than 1 round or thread, an unknown kind, or a folder that cannot be written.
     """
-    config, examples = open_examples(config)
-    plain = None if torch.cuda.is_available() else measure_update(config, examples, repeats=repeats)
-    keep_freed_memory()
-    result = measure_update(config, examples, repeats=repeats)
-    ms, shares = result["milliseconds"], result["shares"]
-    ratios = {
-        "update_rate_over_matmul_rate": result["update_rate"] / result["matmul_rate"],
-        "placement_and_glimpses_over_update": (ms["placement"] + ms["pyramid"] + ms["glimpses"]) / ms["update"],
+    require_at_least(1, rounds=rounds, threads=min(threads, default=0))
+    if not only or not set(only) <= KINDS.keys():
+        raise UserError(f"expected kinds among {', '.join(KINDS)}, got {', '.join(only) or 'none'}")
+    make_folder(folder)
+    device, skipped = best_device(), {}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if too_many := [n for n in threads if n > cores]:
+        skipped[f"{', '.join(map(str, too_many))} threads"] = f"this process has {cores} cores"
+    precisions = ["no"]
+    if bf16 or best_precision() == "bf16":
+        precisions.append("bf16")
+    else:
+        skipped["bf16"] = "this processor emulates it"
+    began = datetime.now(UTC)
+    points, ratios = [], []
+    for setting, group, times in _timed(only, [n for n in threads if n <= cores], precisions, rounds, seconds, device):
+        works = {name: values for name, values in times.items() if name not in (*group.hidden, YARDSTICK)}
+        for name, values in works.items():
+            over = _rounded(interval(values / times[YARDSTICK]))
+            figures = {"ms": _rounded(interval(values)), "yardsticks": over, "times": values.size}
+            points.append({"group": group.name, "work": name, **setting, **figures})
+        for name, ratio in group.ratios.items():
+            value = _rounded(interval(ratio.factor * times[ratio.over] / times[ratio.under]))
+            ratios.append({"group": group.name, "ratio": name, **setting, "value": value})
+    record: dict[str, Any] = {
+        "provenance": provenance(),
+        "date": began.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - began).total_seconds()),
+        "rounds": rounds,
+        "skipped": skipped,
+        "points": points,
+        "ratios": ratios,
     }
-    if plain is not None:
-        ratios["update_with_default_allocator_over_update"] = plain["milliseconds"]["update"] / ms["update"]
-    screen.say(
-        f"{config.schedule.batch} images × {config.estimator.samples} samples × {config.model.glimpses} glimpses, "
-        f"{config.model.network} glimpse network, {config.model.recurrence} recurrence, precision "
-        f"{config.schedule.precision}"
-    )
-    screen.say(f"matrix products ({MATMUL}³): {result['matmul_rate'] / 1e9:.0f} GFLOP/s")
-    screen.say(f"an update: {ms['update']:.1f} ms for {result['operations'] / 1e9:.2f} GFLOP")
-    for part in ("placement", "forward", "backward", "optimizer"):
-        screen.say(f"  {part:10} {ms[part]:6.1f} ms  {ms[part] / ms['update']:4.0%} of the update")
-    screen.say(f"  (in forward: pyramid {ms['pyramid']:.1f} ms, glimpses {ms['glimpses']:.1f} ms)")
-    by_kind = ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
-    screen.say(f"  forward and backward by kind of operator: {by_kind}")
-    for name, ratio in ratios.items():
-        screen.say(f"{name.replace('_', ' ')}: {ratio:.3f}")
-    record = {"ratios": ratios, "measured": result, "provenance": provenance(), "config": json.loads(to_json(config))}
-    if save is not None:
-        try:
-            write_whole(save, json.dumps(record, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {save} ({error.strerror}); choose another file with --save") from error
-        screen.say(f"Saved: {save}")
+    screen.show(table(record))
+    for what, why in skipped.items():
+        screen.say(f"Left out: {what}, since {why}")
+    keep(folder / f"{record['provenance']['commit']}.json", record, screen)
+    screen.say(f"Picture: {save(draw(record), folder / 'benchmark.png', replace=True)}")
     return record
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _timed(
+    only: Sequence[str],
+    threads: Sequence[int],
+    precisions: Sequence[str],
+    rounds: int,
+    seconds: float,
+    device: torch.device,
+) -> Iterator[tuple[dict[str, Any], Group, Times]]:
+    """Every group under every setting, with the times of its works, of their sums and of the yardstick."""
+    keep_freed_memory()
+    found: list[tuple[dict[str, Any], Group, Works, int]] = []
+    taken: list[dict[str, list[float]]] = []
+    with torch.random.fork_rng(), _threads():
+        measure = yardstick(device)
+        for kind, precision, make in [(k, p, m) for k in only for p in precisions for m in KINDS[k]]:
+            group = make(precision, device)
+            works: Works = {YARDSTICK: measure, **group.works}
+            for n in threads[:1] if kind in ON_ONE else threads:
+                torch.set_num_threads(n)
+                passes(works, 1, device)  # warms caches and kernels up
+                once = sum(times[0] for times in passes(works, 1, device).values())
+                repeats = max(1, min(MOST, int(1000 * seconds / once)))
+                found.append(({"threads": n, "precision": precision}, group, works, repeats))
+        for _ in range(rounds):
+            for setting, _, works, repeats in found:
+                torch.set_num_threads(setting["threads"])
+                taken.append(passes(works, repeats, device))
+    for at, (setting, group, works, _) in enumerate(found):
+        each = taken[at :: len(found)]
+        times = {name: np.array([one[name] for one in each]) for name in works}
+        sums = {name: np.sum([times[part] for part in parts], 0) for name, parts in group.sums.items()}
+        yield setting, group, times | sums
+
+
+@contextmanager
+def _threads() -> Iterator[None]:
+    """Within it, torch's threads may be set."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rounded(values: Interval) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]

@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal, cast
 
 import tyro
 
-from wsram.cli import DEFAULT_RECIPE
-from wsram.config import CaptionData, CaptioningConfig, ClassificationConfig, Precision, changed
-from wsram.errors import UserError
+from experiments import benchmark_cli
+from wsram.config import CaptionData, CaptioningConfig, Precision, changed
 from wsram.launch import Commands, choose, launch, unframed
 from wsram.recipes import RECIPES
 from wsram.terminal import Screen
@@ -83,22 +82,6 @@ class Results:
     """The page whose marked part is made anew."""
     summary: Path | None = None
     """A page whose marked part becomes one row for each run: the README, say."""
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Time an update of training and its parts against the machine's own rate of matrix products.
-
-    Its settings are those of `wsram train`; where no data are named, digits are made up.
-    """
-
-    config: Annotated[ClassificationConfig, tyro.conf.arg(name="")]
-    recipe: str = DEFAULT_RECIPE
-    """Named settings to start from."""
-    repeats: int = 20
-    """Updates timed; the median is printed."""
-    save: Path | None = None
-    """JSON file to keep the figures in."""
 
 
 @dataclass(frozen=True)
@@ -259,12 +242,6 @@ def _results(args: Results, screen: Screen) -> None:
         screen.say(f"Summary: {args.summary}")
 
 
-def _benchmark(args: Benchmark, screen: Screen) -> None:
-    from experiments.benchmark import benchmark
-
-    benchmark(args.config, screen, repeats=args.repeats, save=args.save)
-
-
 def _pointing(args: Pointing, screen: Screen) -> None:
     from experiments.pointing import pointing
 
@@ -320,7 +297,7 @@ COMMANDS: Commands = {
     "mnist": (Mnist, _mnist),
     "flickr8k": (Flickr8k, _flickr8k),
     "results": (Results, _results),
-    "benchmark": (Benchmark, _benchmark),
+    **benchmark_cli.COMMANDS,
     "pointing": (Pointing, _pointing),
     "robust": (Robust, _robust),
     "megapixel": (MegapixelRun, _megapixel),
@@ -335,29 +312,9 @@ COMMANDS: Commands = {
 def parse(argv: list[str]) -> tuple[Callable[[Any, Screen], None], Any]:
     """What to run and its arguments; `UserError` for words that are no command."""
     with unframed():
-        if argv and argv[0] == "benchmark":
-            return _benchmark, _parse_benchmark(argv[1:])
+        if argv and argv[0] == "benchmark-update":
+            return benchmark_cli.parse_update(argv[1:], PROGRAM)
         return choose(COMMANDS, argv, PROGRAM)
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What decides the defaults of all other settings, read first."""
-
-    recipe: str = DEFAULT_RECIPE
-
-
-def _parse_benchmark(argv: list[str]) -> Benchmark:
-    from experiments.benchmark import BENCHMARKED, MADE_UP
-
-    known = [word for word in argv if word not in ("-h", "--help")]
-    recipe = tyro.cli(_Start, args=known, return_unknown_args=True, add_help=False)[0].recipe
-    if recipe not in BENCHMARKED:
-        raise UserError(
-            f"expected a recipe that takes glimpses, got {recipe!r}; choose one of {', '.join(BENCHMARKED)}"
-        )
-    default = Benchmark(changed(BENCHMARKED[recipe], source=MADE_UP), recipe)
-    return tyro.cli(Benchmark, args=argv, default=default, prog=f"{PROGRAM} benchmark")
 
 
 def main(argv: list[str] | None = None) -> None:

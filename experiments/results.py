@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmark import timed
+from experiments.benchmark_update import timed
 from experiments.trials import wherever
 from wsram.cards import EVALUATIONS, PICTURES, describe, without_paths, without_places
 from wsram.config import Config, changed

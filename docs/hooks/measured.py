@@ -160,7 +160,26 @@ def _measured(row: Mapping[str, float] | None) -> str:
     return "" if row is None else f"{row['error']:.2%} ({row['confidence']:.3f})"
 
 
+def benchmark() -> str:
+    """The newest record of speed: its picture, its table, and what made it."""
+    from experiments.benchmark_page import newest, table
+
+    folder = ROOT / "docs" / "results" / "benchmark"
+    if not folder.exists():
+        return "There is none yet."
+    record = newest(folder)
+    made = record["provenance"]
+    origin = (
+        f"`{made['command']}`, {record['date'][:10]}, {record['rounds']} rounds in {record['seconds']} s; commit "
+        f"{made['commit']}; {made['machine'].rsplit(',', 1)[0]}; Python {made['python']}, torch {made['torch']}."
+    )
+    left_out = "".join(f" Left out: {what}, since {why}." for what, why in record["skipped"].items())
+    said = "What four glimpses cost as images grow, and how much faster than by hand training is"
+    return f"![{said}](results/benchmark/benchmark.png)\n\n{origin}{left_out}\n\n{table(record).markdown()}"
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "benchmark": benchmark,
     "robustness": robustness,
     "cards of limits": cards,
     **{f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed", "megapixel")},

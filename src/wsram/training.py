@@ -303,7 +303,7 @@ def _train(
         for step, epoch, index in batches(schedule, len(examples), progress.step):
             if schedule.patience and progress.stale >= schedule.patience:
                 break
-            mine = index[accelerator.process_index :: processes].to(device)
+            mine = index[accelerator.process_index :: processes].to(device, non_blocking=True)
             generator = step_generator(schedule.seed, step, 0, device)
             if processes > 1:
                 seed = generator.initial_seed()

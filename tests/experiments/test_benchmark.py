@@ -1,162 +1,168 @@
-"""What the benchmark times is the update that was asked for."""
+"""Speed as a record: everything is timed in turn, ratios are of the same moments, and noise is not taken for change."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from experiments import benchmark as module
-from experiments.benchmark import BENCHMARKED, MADE_UP, benchmark, open_examples, operator_shares, timed
+from experiments import benchmark_works
+from experiments.benchmark import benchmark
+from experiments.benchmark_page import compare, draw, newest, table
+from experiments.benchmark_works import Group, Ratio
 from experiments.cli import main
+from experiments.interleaved import Interval, interval, passes
 from tests.experiments.commands import refused
-from tests.tiny import flags, tiny_config
-from wsram.config import ClassificationConfig, changed
-from wsram.models.classifier import AttentionClassifier
-from wsram.tasks import TASKS
-from wsram.tasks.classification import Classification
 from wsram.terminal import Screen
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MATMUL", 32)
-    monkeypatch.setattr(module, "DIGITS", 20)
-    monkeypatch.setattr(module, "operator_shares", lambda work, device: {"elementwise": 1.0})  # a profiler takes long
+CPU = torch.device("cpu")
 
 
-def tiny(**changes: Any) -> ClassificationConfig:
-    """An update of made-up digits."""
-    return tiny_config(MADE_UP, **{"validation": None, **changes})
+def spend(seen: list[str], name: str, milliseconds: int) -> Callable[[], None]:
+    def work() -> None:
+        seen.append(name)
+        torch.rand(milliseconds * 20_000)
+
+    return work
 
 
-def measured(config: ClassificationConfig) -> dict[str, Any]:
-    config, examples = open_examples(config)
-    return module.measure_update(config, examples, repeats=1)
+def test_works_are_timed_in_turn() -> None:
+    seen: list[str] = []
+    taken = passes({name: spend(seen, name, n) for name, n in (("a", 1), ("b", 9))}, 3, CPU)
+    assert seen == ["a", "b"] * 3 and [len(times) for times in taken.values()] == [3, 3]
+    assert sum(taken["b"]) > sum(taken["a"]) > 0
 
 
-def test_the_benchmark_says_ratios_and_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = benchmark(tiny(), Screen(), repeats=2, save=tmp_path / "b.json")
-    said = capsys.readouterr().out
-    assert found == json.loads((tmp_path / "b.json").read_text())
-    for name, ratio in found["ratios"].items():
-        assert f"{name.replace('_', ' ')}: {ratio:.3f}" in said and ratio > 0
-    assert {"update_rate_over_matmul_rate", "placement_and_glimpses_over_update"} <= found["ratios"].keys()
-    ms = found["measured"]["milliseconds"]
-    assert ms["update"] == sum(ms[part] for part in ("placement", "forward", "backward", "optimizer"))
-    assert found["config"]["data"]["source"] == MADE_UP and found["config"]["schedule"]["batch"] == 8
-    assert found["provenance"]["machine"]
+def test_the_interval_holds_what_drifts_from_round_to_round() -> None:
+    generator = np.random.default_rng(0)
+    still = 10 + 0.1 * generator.standard_normal((6, 20))
+    drifting = still + np.arange(6)[:, None]
+    (_, low, high), (_, early, late) = interval(still), interval(drifting)
+    assert low < 10 < high and high - low < 0.1 and late - early > 1
 
 
-def test_shares_of_operators_sum_to_one_and_name_what_was_done() -> None:
-    numbers = torch.randn(2, 200, 200)
-    shares = operator_shares(lambda: numbers[0] @ numbers[1], torch.device("cpu"))
-    assert sum(shares.values()) == pytest.approx(1) and shares["matrix products"] > max(shares["convolutions"], 0.1)
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two groups that take next to no time; in the second, one work is a known part of another."""
+    seen: list[str] = []
+    quick = {
+        "pyramid": spend(seen, "pyramid", 1),
+        "glimpses": spend(seen, "glimpses", 1),
+        "loop": spend(seen, "loop", 4),
+    }
+
+    def sensor(precision: str, device: torch.device) -> Group:
+        ratios = {"times as fast as loop": Ratio("loop", "sensor")}
+        return Group("sensor, 2×1×10²", quick, {"sensor": ("pyramid", "glimpses")}, ratios, ("glimpses",))
+
+    def training(precision: str, device: torch.device) -> Group:
+        works = {"by hand": spend(seen, "by hand", 4), "wsram": spend(seen, "wsram", 1)}
+        return Group("training, 2×10²", works, {}, {"images/s": Ratio("by hand", "wsram")})
+
+    monkeypatch.setattr(module, "KINDS", {"sensor": [sensor], "training": [training]})
+    monkeypatch.setattr(module, "yardstick", lambda device: spend(seen, "yardstick", 1))
+    return seen
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"samples": 3},
-        {"batch": 16},
-        {"sum_scale": True},
-        {"sleep": 0.5},
-        {"widths": (4, 8), "network": "conv"},
-        {"proposal": "policy"},
-    ],
-    ids=str,
-)
-def test_every_setting_that_costs_operations_costs_them_here(changes: dict[str, Any]) -> None:
-    assert measured(tiny(**changes))["operations"] != measured(tiny())["operations"]
-
-
-def test_it_is_the_last_update_of_the_real_task_with_all_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every argument of the network's forward pass is what training passes to it at the end."""
-    config = tiny(defensive=0.2, sleep=0.5, sum_scale=True, temperature=1.5, glimpse_growth=0.5, coverage=0.1)
-    passed: list[dict[str, Any]] = []
-    forward = AttentionClassifier.forward
-
-    def seen(self: AttentionClassifier, *args: Any, **options: Any) -> Any:
-        passed.append(options)
-        return forward(self, *args, **options)
-
-    explored: list[float] = []
-    explore = Classification.exploration
-
-    def exploring(self: Classification, config: ClassificationConfig, rollout: Any) -> Any:
-        terms = explore(self, config, rollout)
-        explored.append(float(torch.as_tensor(terms).detach()))
-        return terms
-
-    monkeypatch.setattr(AttentionClassifier, "forward", seen)
-    monkeypatch.setattr(Classification, "exploration", exploring)
-    measured(config)
-    for options in passed:
-        options.pop("generator")
-    expected = dict(samples=2, with_inference=True, temperature=1.5, defensive=0.2, sum_scale=True, dreams=1)
-    expected |= dict(centred=False, pathwise=0.0)
-    assert passed
-    for options in passed:
-        assert options == expected | {"glimpses": config.model.glimpses}
-    assert len(explored) == len(passed) and all(explored)
-
-
-def test_made_up_digits_are_distorted_augmented_and_left_out_as_training_does() -> None:
-    index = torch.arange(8)
-    images = {}
-    for name, changes in {
-        "plain": {},
-        "distortion": {"distortion": 1.0},
-        "noise": {"noise": 0.5},
-        "empty": {"empty": 0.9},
-    }.items():
-        _, examples = open_examples(tiny(**changes))
-        images[name] = examples.batch(index, 0).images
-    assert all(not torch.equal(images["plain"], images[name]) for name in images if name != "plain")
-    assert torch.equal(images["plain"], open_examples(tiny())[1].batch(index, 0).images)
-
-
-def test_the_callers_random_numbers_are_left_as_they_were() -> None:
-    before = torch.random.get_rng_state()
-    measured(tiny())
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_every_recipe_that_takes_glimpses_can_be_timed() -> None:
-    for name, recipe in BENCHMARKED.items():
-        config, examples = open_examples(changed(recipe, source=MADE_UP))
-        assert TASKS[config.task].build(config, examples.spec) is not None, name
-
-
-def test_settings_that_cost_no_time_are_told_from_those_that_do() -> None:
-    config = tiny()
-    assert timed(changed(config, learning_rate=1.0, updates=9, seed=3, source="mnist", glimpse_growth=0.5)) == timed(
-        config
-    )
-    for changes in ({"batch": 9}, {"samples": 3}, {"glimpses": 3}, {"distortion": 0.5}, {"precision": "bf16"}):
-        assert timed(changed(config, **changes)) != timed(config)
-    assert timed(replace(config, sum_scale=True)) != timed(config)
-
-
-def test_real_digits_are_timed_where_they_are_named(
-    tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+def test_the_record_holds_sums_ratios_and_what_was_left_out(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["benchmark", *flags(tiny_config(digits)), "--repeats", "1", "--save", str(tmp_path / "b.json")])
-    assert "8 images × 2 samples × 2 glimpses" in capsys.readouterr().out
-    found = json.loads((tmp_path / "b.json").read_text())
-    assert found["config"]["data"]["source"] == str(digits)
-    assert found["provenance"]["command"].startswith("python -m experiments benchmark ")
+    monkeypatch.setattr(module, "best_precision", lambda: "no")
+    random, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    kinds = ("sensor", "training")
+    record = benchmark(Screen(), tmp_path, only=kinds, threads=(1, 1_000_000), rounds=3, seconds=0.01)
+    said = capsys.readouterr().out
+    assert torch.equal(random, torch.random.get_rng_state()) and torch.get_num_threads() == threads
+    assert json.loads((tmp_path / f"{record['provenance']['commit']}.json").read_text()) == record
+    assert newest(tmp_path) == record and (tmp_path / "benchmark.png").exists()
+    assert set(record["skipped"]) == {"1000000 threads", "bf16"} and "this processor emulates it" in said
+    works = {point["work"] for point in record["points"]}
+    assert works == {"pyramid", "sensor", "loop", "by hand", "wsram"}  # a hidden work and the yardstick have no row
+    for point in record["points"]:
+        assert point["ms"][1] <= point["ms"][0] <= point["ms"][2] and point["times"] % 3 == 0
+    assert all(ratio["value"][0] > 0 for ratio in record["ratios"]) and len(record["ratios"]) == 2
+    assert small[:4] == ["yardstick", "pyramid", "glimpses", "loop"]
+    assert "| sensor, 2×1×10² | sensor, ms |" in table(record).markdown()
+    assert len([axes for axes in draw(record).axes if axes.lines]) == 2
 
 
-def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = flags(tiny())
-    assert "repeats must be at least 1, got 0" in refused(capsys, "benchmark", *words, "--repeats", "0")
-    there = str(tmp_path / "absent" / "b.json")
-    assert "cannot write" in refused(capsys, "benchmark", *words, "--repeats", "1", "--save", there)
-    said = refused(capsys, "benchmark", "--recipe", "captions")
-    assert "'captions'" in said and "quarter-hour" in said
-    assert "nowhere" in refused(capsys, "benchmark", "nowhere")
+def test_all_that_is_timed_runs_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.benchmark_update.DIGITS", 20)
+    monkeypatch.setattr("experiments.benchmark_update.MATMUL", 8)
+    monkeypatch.setattr(benchmark_works, "MATMUL", 8)
+    monkeypatch.setattr(benchmark_works, "BATCHES", (1, 2))
+    kinds: list[Callable[[str, torch.device], Group]] = [
+        partial(benchmark_works.update, "paper"),
+        partial(benchmark_works.prediction, "quarter-hour"),
+        partial(benchmark_works.sensor, 2, 3, 60),
+        partial(benchmark_works.training, 3, 60),
+    ]
+    for make in kinds:
+        group = make("no", CPU)
+        taken = passes(group.works, 1, CPU)
+        known = {*taken, *group.sums}
+        assert {part for parts in group.sums.values() for part in parts} <= taken.keys(), group.name
+        assert group.ratios and {ratio.over for ratio in group.ratios.values()} <= known, group.name
+        assert {ratio.under for ratio in group.ratios.values()} <= known, group.name
+
+
+def point(work: str, ms: float, yardsticks: float, spread: float = 0.01) -> dict[str, Any]:
+    spans = {name: [v, v * (1 - spread), v * (1 + spread)] for name, v in (("ms", ms), ("yardsticks", yardsticks))}
+    return {"group": "sensor, 2×1×10²", "work": work, "threads": 1, "precision": "no", "times": 9, **spans}
+
+
+def kept(path: Path, *points: dict[str, Any], machine: str = "fast, 2 threads") -> Path:
+    path.write_text(json.dumps({"provenance": {"machine": machine}, "points": points, "ratios": [], "date": "2026"}))
+    return path
+
+
+def test_slower_is_what_no_noise_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = kept(tmp_path / "a.json", *(point(work, 10, 2) for work in ("same", "slow", "fast", "drift", "unsure")))
+    after = kept(
+        tmp_path / "b.json",
+        point("same", 10.3, 2.06),  # apart, but by less than two processes of one commit
+        point("slow", 12, 2.4),
+        point("fast", 5, 1),
+        point("drift", 15, 2),  # the machine was slower, not the work
+        point("unsure", 12, 2.4, spread=0.3),
+        point("new", 99, 99),
+        machine="fast, 1 threads",
+    )
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark-compare", str(before), str(after)])
+    said = capsys.readouterr().out
+    assert end.value.code == 1 and "5 works compared" in said and "1 became slower beyond noise, 1 faster" in said
+    assert "slow, 1 thread, float32" in said and "drift" not in said and "same" not in said
+    main(["benchmark-compare", str(after), str(after)])
+    assert "0 became slower" in capsys.readouterr().out
+
+
+def test_of_two_machines_only_yardsticks_are_compared() -> None:
+    records = [
+        {"provenance": {"machine": name}, "points": [point("a", ms, 2), point("b", 10, y)]}
+        for name, ms, y in (("one", 10, 2), ("other", 30, 4))
+    ]
+    changes, slower = compare(*records)
+    assert "two machines" in changes.title and slower == ["sensor, 2×1×10², b, 1 thread, float32"]
+
+
+def test_intervals_are_apart_or_meet() -> None:
+    assert Interval(1, 0, 2).apart(Interval(4, 3, 5)) and not Interval(1, 0, 3).apart(Interval(4, 3, 5))
+
+
+def test_mistakes_in_what_is_asked_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "rounds must be at least 1" in refused(capsys, "benchmark", "--rounds", "0", "--folder", str(tmp_path))
+    assert "threads must be at least 1" in refused(capsys, "benchmark", "--threads", "0")
+    assert "invalid choice" in refused(capsys, "benchmark", "--only", "nothing")
+    absent = str(tmp_path / "absent.json")
+    assert "name a file that the benchmark kept" in refused(capsys, "benchmark-compare", absent, absent)
+    other = tmp_path / "other.json"
+    other.write_text("[]")
+    assert "expected points, ratios" in refused(capsys, "benchmark-compare", str(other), str(other))

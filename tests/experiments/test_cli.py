@@ -28,8 +28,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     {
         ("mnist", "--budget", "huge"): "invalid choice 'huge'",
         ("mnist", "--seeds", "many"): "Error parsing --seeds",
-        ("benchmark", "--bogus", "3"): "Unrecognized options: --bogus, 3",
-        ("benchmark", "--recipe", "fancy"): "expected a recipe that takes glimpses, got 'fancy'",
+        ("benchmark-update", "--bogus", "3"): "Unrecognized options: --bogus, 3",
+        ("benchmark-update", "--recipe", "fancy"): "expected a recipe that takes glimpses, got 'fancy'",
         ("mnst",): "Available subcommands: mnist, flickr8k,",
         (): "Expected one of {mnist, flickr8k,",
     }.items(),

@@ -19,8 +19,15 @@ from wsram.glimpse.windows import Windows, windows_of
 def test_windows_show_the_same_bits_as_a_whole_pyramid(case: Case) -> None:
     sensor = Sensor(*case[:3])
     images, location, scale = case[3:]
-    apart = sensor(windows_of([Held(image) for image in images], sensor.scales), location, scale)
-    assert torch.equal(apart, sensor(sensor.pyramid(images), location, scale))
+    sources = [Held(image) for image in images]
+    expected = sensor(sensor.pyramid(images), location, scale)
+    assert torch.equal(sensor(windows_of(sources, sensor.scales), location, scale), expected)
+    if isinstance(images, torch.Tensor):
+        together = windows_of(sources, sensor.scales, images)
+        assert torch.equal(sensor(together, location, scale), expected)
+        last = torch.tensor([len(images) - 1])
+        chosen = sensor(together.select(last), location[..., last, :], scale[..., last])
+        assert torch.equal(chosen, expected[..., last, :, :, :])
 
 
 @pytest.mark.parametrize("mode", MODES)

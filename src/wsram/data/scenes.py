@@ -67,7 +67,8 @@ def uniform_hash(seed: int, epoch: int, index: Tensor, draws: int) -> Tensor:
     if index.device.type == "mps":  # which has no float64
         return uniform_hash(seed, epoch, index.cpu(), draws).float().to(index.device)
     golden = -7046029254386353131  # 0x9E3779B97F4A7C15, splitmix64's increment
-    state = torch.tensor([seed, epoch], device=index.device, dtype=torch.int64)
+    # Two numbers on the host, which an accelerator takes as it takes constants: it need not be waited for.
+    state = torch.tensor([seed, epoch], device="cpu", dtype=torch.int64)
     key = _mix(_mix(state[0] * golden + 1) + state[1] * golden)
     state = _mix(_mix(key + index.long() * golden).unsqueeze(-1) + torch.arange(draws, device=index.device) * golden)
     return ((state >> 11) & 0x1FFFFFFFFFFFFF).double() * 2.0**-53

@@ -52,7 +52,9 @@ def scale_usage(scale: Tensor, scales: int) -> Tensor:
         >>> scale_usage(torch.tensor([0, 1, 1, 1]), 3)
         tensor([0.2500, 0.7500, 0.0000])
     """
-    return torch.bincount(scale.flatten(), minlength=scales).float() / scale.numel()
+    # Not `torch.bincount`, for which an accelerator is waited for: it looks for the largest index first.
+    chosen = scale.flatten().unsqueeze(-1) == torch.arange(scales, device=scale.device)
+    return chosen.sum(0).float() / scale.numel()
 
 
 def location_coverage(location: Tensor, parts: int = 8) -> float:

@@ -89,7 +89,8 @@ class Sensor:
             check_images(images)
             whole = in_contrast(images) if self.contrast else images
             if self._apart(images, looks):
-                return windows_of([Held(image) for image in whole], self.scales)
+                at_once = whole if isinstance(whole, Tensor) else None
+                return windows_of([Held(image) for image in whole], self.scales, at_once)
         else:
             sources = [Held(image) if isinstance(image, Tensor) else image for image in images]
             if self.contrast:

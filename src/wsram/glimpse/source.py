@@ -199,6 +199,7 @@ class _RowSums:
     """
 
     def __init__(self, lead: Sequence[int], height: int, width: int, side: int, like: Tensor) -> None:
+        self.height = height
         self.rows, self.columns = edges(height, side), edges(width, side)
         self.divisor = 1.0 if like.is_floating_point() else 255.0
         # Sums of bytes are whole numbers that float32 holds exactly; half precision holds no sum of many.
@@ -217,8 +218,9 @@ class _RowSums:
 
     def view(self) -> Tensor:
         """The means (..., side, side)."""
-        tall = torch.tensor([end - first for first, end in self.rows], device=self.sums.device).unsqueeze(-1)
-        means = self.sums / (tall * self.divisor)
+        part, side = torch.arange(len(self.rows), device=self.sums.device), len(self.rows)
+        tall = ((part + 1) * self.height + side - 1) // side - part * self.height // side  # as `edges` has it
+        means = self.sums / (tall.unsqueeze(-1) * self.divisor)
         return torch.stack([means[..., first:end].mean(-1) for first, end in self.columns], -1).to(self.result)
 
 

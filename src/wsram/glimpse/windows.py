@@ -29,12 +29,15 @@ class Windows:
     factors: (scales,) int64, source pixels under a cell, along each axis.
     reach: see `Glimpsable`.
     views: those made already, by their side: one pass over a large image is enough.
+    together: (images, channels, height, width) where the images lie in memory as one tensor, whose windows are cut
+        together, and (batch,) int64, which of them these are.
     """
 
     sources: tuple[Source, ...]
     factors: Tensor
     reach: Tensor
     views: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    together: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -58,6 +61,9 @@ class Windows:
 
     def windows(self, scale: Tensor, column: Tensor, row: Tensor, side: int) -> Tensor:
         """See `Glimpsable.windows`; the same numbers as a whole pyramid's, bit for bit."""
+        if self.together is not None:
+            found = self._cut(*self.together, scale.flatten(), column.flatten(), row.flatten(), side)
+            return found.view(*scale.shape, self.channels, side, side)
         places = torch.stack([self.factors[scale], row.squeeze(-1), column.squeeze(-1)], -1).flatten(0, -2).tolist()
         sources = [self.sources[n % len(self)] for n in range(len(places))]
         boxes = [_clipped(source, place, side) for source, place in zip(sources, places, strict=True)]
@@ -70,15 +76,31 @@ class Windows:
         ]
         return torch.stack(cells).view(*scale.shape, self.channels, side, side)
 
+    def _cut(self, images: Tensor, number: Tensor, scale: Tensor, column: Tensor, row: Tensor, side: int) -> Tensor:
+        """(windows, channels, side, side), those of each scale at once."""
+        found = images.new_empty(len(scale), self.channels, side, side)
+        number = number.repeat(len(scale) // len(number))
+        for n, k in enumerate(self.factors.tolist()):
+            of = (scale == n).nonzero().squeeze(-1)
+            if len(of):
+                found[of] = average_pool(_gathered(images, number[of], k * row[of], k * column[of], k * side), k)
+        return found
+
     def select(self, index: Tensor) -> Windows:
         """The images numbered `index`."""
         sources = tuple(self.sources[n] for n in index.tolist())
         views = {side: view[index] for side, view in self.views.items()}
-        return Windows(sources, self.factors, self.reach[index], views)
+        together = None if self.together is None else (self.together[0], self.together[1][index])
+        return Windows(sources, self.factors, self.reach[index], views, together)
 
 
-def windows_of(sources: Sequence[Source], scales: Sequence[int]) -> Windows:
+def windows_of(sources: Sequence[Source], scales: Sequence[int], images: Tensor | None = None) -> Windows:
     """Images of which glimpses are cut one by one, where the first of them is.
+
+    Args:
+        sources: the images.
+        scales: source pixels under a cell, along each axis.
+        images: the same as one tensor (batch, channels, height, width), floating point, if they are one.
 
     Raises:
         UserError: no images, or of different numbers of channels.
@@ -88,7 +110,8 @@ def windows_of(sources: Sequence[Source], scales: Sequence[int]) -> Windows:
     held = sources[0].in_memory
     device = torch.device("cpu") if held is None else held.device
     sizes = torch.tensor([(source.width, source.height) for source in sources], device=device)
-    return Windows(tuple(sources), torch.tensor(scales, device=device), (sizes - 1) / 2)
+    together = None if images is None else (images, torch.arange(len(images), device=device))
+    return Windows(tuple(sources), torch.tensor(scales, device=device), (sizes - 1) / 2, together=together)
 
 
 def windows_are_cheaper(pixels: float, looks: int, side: int, scales: Sequence[int]) -> bool:
@@ -135,6 +158,34 @@ def _averaged(pixels: Tensor, place: Sequence[int], box: Box, side: int) -> Tens
     if (height, width) != (side * k, side * k):
         pixels = F.pad(pixels, (before, side * k - before - width, above, side * k - above - height))
     return average_pool(pixels, k)
+
+
+def _gathered(images: Tensor, number: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
+    """(windows, channels, side, side) pixels of images (batch, channels, height, width), black outside.
+
+    Args:
+        images: what they are of.
+        number, top, left: (windows,) int64, the image, first row and first column of each.
+        side: in pixels.
+    """
+    channels, height, width = images.shape[1:]
+    span = torch.arange(side, device=images.device)
+    rows, columns = top.unsqueeze(-1) + span, left.unsqueeze(-1) + span
+    inside = ((rows >= 0) & (rows < height)).unsqueeze(-1) & ((columns >= 0) & (columns < width)).unsqueeze(-2)
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    # A window is rows that lie side by side in memory. One that reaches over an edge reads what lies there.
+    channel = number.unsqueeze(-1) * channels + torch.arange(channels, device=images.device)
+    first = (channel.unsqueeze(-1) * height + rows.unsqueeze(1)) * width + left.view(-1, 1, 1)
+    flat, last = images.reshape(-1), images.numel() - side
+    beyond = ((first < 0) | (first > last)).flatten(1).any(-1)  # of all the images: there is nothing to read
+    if last < 0 or beyond.all():
+        pixels = images.new_empty(len(number), channels, side, side)
+    else:
+        pixels = flat.unfold(0, side, 1).index_select(0, first.clamp(0, last).flatten()).view(*first.shape, side)
+    if beyond.any():
+        at = number[beyond, None, None], rows[beyond].unsqueeze(-1), columns[beyond].unsqueeze(-2)
+        pixels[beyond] = images.movedim(1, -1)[at].movedim(-1, 1)
+    return pixels if inside.all() else pixels.masked_fill_(~inside.unsqueeze(1), 0.0)
 
 
 @cache

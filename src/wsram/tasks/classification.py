@@ -154,7 +154,7 @@ class Classification:
         """Glimpses taken, the spread of locations and the use of scales."""
         with torch.no_grad():
             return {
-                "glimpses": torch.tensor(float(rollout.action.scale.shape[-1]), device=rollout.log_p_y.device),
+                "glimpses": torch.full((), float(rollout.action.scale.shape[-1]), device=rollout.log_p_y.device),
                 "location_std": rollout.policy.location_std().mean(),
                 "scale_entropy": rollout.policy.scale_entropy().mean(),
                 "scale_usage": scale_usage(rollout.action.scale, rollout.policy.scale_logits.shape[-1]),
