@@ -259,6 +259,7 @@ def test_probabilities_best_and_runner_up_agree() -> None:
     assert prediction.labels == (ranked[0][0],)
     assert prediction.glimpses[-1].belief == pytest.approx(tuple(shares.values()))
     assert str(prediction).startswith(f"{ranked[0][0]} (") and f"then {ranked[1][0]} (" in str(prediction)
+    assert repr(prediction) == f"Prediction({prediction})"
 
 
 def test_the_number_of_glimpses_can_be_chosen() -> None:

@@ -42,7 +42,7 @@ class Glimpse(NamedTuple):
     belief: tuple[float, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """What a classifier says of one image, and where it looked.
 
@@ -54,12 +54,12 @@ class Prediction:
     look: looks at the image again, at so many sequences drawn from that seed.
     """
 
-    given: Given = field(repr=False)
-    head: Head = field(repr=False)
-    sensor: Sensor = field(repr=False)
-    outputs: Tensor = field(repr=False)
-    action: Action = field(repr=False)
-    look: Callable[[int, int], Prediction] = field(repr=False)
+    given: Given
+    head: Head
+    sensor: Sensor
+    outputs: Tensor
+    action: Action
+    look: Callable[[int, int], Prediction]
 
     @property
     def is_number(self) -> bool:
@@ -227,6 +227,10 @@ class Prediction:
             return present or f"none of its labels (at most {name}, {percent(value)})"
         other = self.runner_up
         return f"{name} ({percent(value)})" + (f", then {other[0]} ({percent(other[1])})" if other else "")
+
+    def __repr__(self) -> str:
+        """The answer, as a notebook shows it."""
+        return f"{type(self).__name__}({self})"
 
     @cached_property
     def _ranked(self) -> list[tuple[str, float]]:
