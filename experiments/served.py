@@ -44,7 +44,7 @@ def served(names: tuple[str, ...], screen: Screen, *, to: Path | None = None) ->
     """
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     try:
-        import gradio  # noqa: F401
+        import gradio
         import gradio_client
     except ImportError as error:
         raise UserError(
@@ -64,7 +64,7 @@ def served(names: tuple[str, ...], screen: Screen, *, to: Path | None = None) ->
                 given = ("a drawing", drawing(), None, Path(name).name, "none", last)
                 taken[what] = _timed(partial(client.predict, *given, api_name=f"/{what}"))
         rows[Path(name).name] = taken
-    found = {"networks": rows, "provenance": {"gradio": gradio_client.__version__} | provenance()}
+    found = {"networks": rows, "provenance": {"gradio": gradio.__version__} | provenance()}
     screen.show(table(found))
     if to is not None:
         keep(to, found, screen)

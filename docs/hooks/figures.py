@@ -83,9 +83,9 @@ def limits(digits: Tensor) -> None:
     images = {name: change() for name, change in changes.items()}
     columns, networks = 4, len(NETWORKS)
     rows = networks * -(-len(images) // columns)
-    figure = Figure(figsize=(1.75 * columns, 2.1 * rows))
+    figure = Figure(figsize=(1.75 * columns, 2.2 * rows))
     axes = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(left=0.05, right=0.995, top=0.965, bottom=0.035, wspace=0.06, hspace=0.24)
+    figure.subplots_adjust(left=0.05, right=0.995, top=0.965, bottom=0.035, wspace=0.06, hspace=0.36)
     said: dict[str, dict[str, list[object]]] = {}
     for below, (name, folder) in enumerate(NETWORKS.items()):
         predictor: Predictor = from_pretrained(folder, inference=False)

@@ -52,7 +52,8 @@ def text_of(output: NotebookNode) -> str:
     if output.get("name") == "stderr":
         return ""
     text = output.get("text") or output.get("data", {}).get("text/plain", "")
-    return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", text).strip("\n").splitlines())
+    lines = (line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", text).strip("\n").splitlines())
+    return "\n".join(line for line in lines if "━" not in line)  # of the progress, which a notebook replaces
 
 
 def main(names: list[str]) -> None:

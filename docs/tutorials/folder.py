@@ -36,30 +36,16 @@ for shape in ("cross", "disc", "square"):
 # %% [markdown]
 # ## Train
 #
-# On a terminal this is `wsram train shapes --updates 10 --run runs/shapes`. The recipe `folder` is taken, since the data are
-# a folder, and it says what it chose and why. Ten updates show that everything works and teach little: leave
-# `--updates` out to train in earnest.
+# On a terminal one types the same words after `wsram`. The recipe `folder` is taken, since the data are a folder, and it says
+# what it chose and why. Thirty updates of a narrow network show that everything works and teach hardly anything: leave `--updates`,
+# `--batch` and `--widths` out to train in earnest.
 
 # %%
+import shlex
+
 from wsram.cli import main
 
-main(
-    [
-        "train",
-        "shapes",
-        "--updates",
-        "30",
-        "--evaluate-every",
-        "30",
-        "--batch",
-        "16",
-        "--widths",
-        "8",
-        "16",
-        "--run",
-        "runs/shapes",
-    ]
-)
+main(shlex.split("train shapes --updates 30 --evaluate-every 30 --batch 16 --widths 8 16 --run runs/shapes"))
 
 # %% [markdown]
 # ## Ask from a program
@@ -89,6 +75,8 @@ for path, answer in predictor.predict_many(["shapes/cross/00.png", "absent.png"]
 prediction.draw().savefig("folder-look.png")
 
 # %% [markdown]
+# ![The image, its glimpses in their order, what each showed, and the belief after it](folder-look.png)
+#
 # To pass it on: `wsram release runs/shapes --to my-network` writes a folder with a card, which `from_pretrained` opens
 # anywhere, and `predictor.push_to_hub("OWNER/NAME")` sends it to the Hugging Face Hub. What a network gets wrong that never saw its
 # like is on [Limits](../limits.md).
