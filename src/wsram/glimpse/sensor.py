@@ -117,8 +117,8 @@ class Sensor:
             reach: (..., 2) half the way from the centre of the image's first column and row to that of the last.
             k: (..., 1) source pixels under a cell, along each axis.
         """
-        # Level cell j covers source pixels jk .. jk + k - 1 and has its centre at jk + (k - 1) / 2.
-        return ((location + 1) * reach - (k - 1) / 2) / k - (self.patch_size - 1) / 2
+        # Pixels from the image's edge, where cell 0 begins, of k pixels. A glimpse lies evenly about its location.
+        return torch.addcmul(reach + 0.5, location, reach) / k - self.patch_size / 2
 
     def __call__(self, pyramid: Glimpsable, location: Tensor, scale: Tensor) -> Tensor:
         """Glimpses (..., batch, channels, patch, patch) at `location` (..., batch, 2), `scale` (..., batch) int64."""

@@ -323,7 +323,7 @@ class AttentionClassifier(nn.Module):
             UserError: samples without a generator, or fewer than 1.
         """
         if samples is None:
-            return self.prediction.look(images, lambda policy, raw, r2: policy.mode(), glimpses)
+            return self.prediction.look(images, None, glimpses)
         if samples < 1 or generator is None:
             raise UserError(f"sampled prediction needs a generator and at least 1 sample, got {samples} samples")
         self.require_room(samples * len(images), glimpses)

@@ -49,7 +49,7 @@ class Looked(NamedTuple):
     outputs_after: (..., batch, glimpses, outputs) the head's distribution over answers, were glimpse n the last: for
         classes, log p(y | a_1..n, I) of each.
     action: location (..., batch, glimpses, 2), scale (..., batch, glimpses).
-    policies: the distribution p(a_n | a_1..n-1, I) of each glimpse, in order.
+    policies: the distribution p(a_n | a_1..n-1, I) of each glimpse, in order; none where its mode alone was asked for.
     """
 
     outputs_after: Tensor
@@ -197,6 +197,11 @@ class PredictionNetwork(nn.Module):
         log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
 
+    def mode(self, raw: Tensor, cells: Cells | None = None) -> Action:
+        """The mode of `policy`, of which nothing else is worked out; no gradient."""
+        raw = at_least_float32(raw.detach())
+        return Action(torch.tanh(raw[..., :2]), raw[..., 4:].argmax(-1)) if cells is None else cells.policy(raw).mode()
+
     def turn(self, lower: Tensor, upper: Tensor) -> Tensor:
         """The upper layer's state by which the next glimpse is chosen, from both states (..., batch, features)."""
         # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
@@ -213,10 +218,16 @@ class PredictionNetwork(nn.Module):
         return self.policy(raw, None if cells is None else cells.detach())
 
     def look(
-        self, images: Images | Glimpsable, choose: Choose, glimpses: int | None = None, *, sum_scale: bool = False
+        self,
+        images: Images | Glimpsable,
+        choose: Choose | None = None,
+        glimpses: int | None = None,
+        *,
+        sum_scale: bool = False,
     ) -> Looked:
         """Take `glimpses` (by default all) in turn at images or their pyramid, as `choose` decides.
 
+        Without it they are at the policy's modes, and no policy is told of.
         The first action decides the leading axes: a (samples, batch) action makes everything after it so. With
         `sum_scale` the last glimpse is taken at every scale, whichever is chosen, and the label's probability is the
         mean under the policy: nothing comes after it that would have to be seen at every scale too.
@@ -224,10 +235,11 @@ class PredictionNetwork(nn.Module):
         count = self.glimpses if glimpses is None else glimpses
         pyramid = self.sensor.pyramid(images, count)
         memory = self._begin(pyramid)
-        actions, policies, means = [], [], []
+        actions, means = [], []
+        policies: list[Policy] = []
         for n in range(count):
             memory, policy, action, mean = self._glance(pyramid, memory, n, choose, sum_scale and n == count - 1)
-            policies.append(policy)
+            policies += [] if policy is None else [policy]
             actions.append(action)
             means.append(mean)
         if sum_scale:
@@ -258,7 +270,7 @@ class PredictionNetwork(nn.Module):
         taken = torch.zeros_like(at)
         found: list[list[Tensor]] = []
         for n in range(count):
-            memory, _, action, mean = self._glance(pyramid, memory, n, lambda policy, raw, r2: policy.mode(), False)
+            memory, _, action, mean = self._glance(pyramid, memory, n, None, False)
             outputs = self.head(mean)
             now = [outputs, action.location, action.scale]
             # Of an image that is done, the last of each stays.
@@ -300,16 +312,18 @@ class PredictionNetwork(nn.Module):
         return _Memory(upper, view.new_zeros(()), cells)
 
     def _glance(
-        self, pyramid: Glimpsable, memory: _Memory, n: int, choose: Choose, every: bool
-    ) -> tuple[_Memory, Policy, Action, Tensor]:
+        self, pyramid: Glimpsable, memory: _Memory, n: int, choose: Choose | None, every: bool
+    ) -> tuple[_Memory, Policy | None, Action, Tensor]:
         """Glimpse n, at every scale if asked for: the state after it, what it was drawn from, itself, and mean r1."""
         upper, lower, cells = memory
         if n > 0:
             upper = self.turn(lower, upper)
-        r2 = self.upper.output(upper)
         raw = self.raw(upper)
-        policy = self.policy(raw, cells)
-        action = choose(policy, raw, r2)
+        policy = None if choose is None else self.policy(raw, cells)
+        if choose is None or policy is None:
+            action = self.mode(raw, cells)
+        else:
+            action = choose(policy, raw, self.upper.output(upper))
         cells = None if cells is None else cells.after(action.location)
         taken = self._at_every_scale(action) if every else action
         features = self.glimpse_network(self.sensor(pyramid, *taken), taken)
