@@ -78,7 +78,8 @@ def benchmark(
         skipped["bf16"] = "this processor emulates it"
     began = datetime.now(UTC)
     points, ratios = [], []
-    for setting, group, times in _timed(only, [n for n in threads if n <= cores], precisions, rounds, seconds, device):
+    fitting = [n for n in threads if n <= cores]
+    for setting, group, times in _timed(screen, only, fitting, precisions, rounds, seconds, device):
         works = {name: values for name, values in times.items() if name not in (*group.hidden, YARDSTICK)}
         for name, values in works.items():
             over = _rounded(interval(values / times[YARDSTICK]))
@@ -105,6 +106,7 @@ def benchmark(
 
 
 def _timed(
+    screen: Screen,
     only: Sequence[str],
     threads: Sequence[int],
     precisions: Sequence[str],
@@ -127,7 +129,8 @@ def _timed(
                 once = sum(times[0] for times in passes(works, 1, device).values())
                 repeats = max(1, min(MOST, int(1000 * seconds / once)))
                 found.append(({"threads": n, "precision": precision}, group, works, repeats))
-        for _ in range(rounds):
+        for number in range(rounds):
+            screen.say(f"Round {number + 1} of {rounds}")
             for setting, _, works, repeats in found:
                 torch.set_num_threads(setting["threads"])
                 taken.append(passes(works, repeats, device))

@@ -74,7 +74,7 @@ def draw(record: Record) -> Figure:
     gains: dict[str, dict[int, float]] = {}
     for ratio in _on_one(record["ratios"]):
         shape = SHAPE.search(ratio["group"])
-        if shape and not shape["channels"]:
+        if shape and "/s at M" in ratio["ratio"]:
             gains.setdefault(ratio["ratio"], {})[int(shape["side"])] = ratio["value"][0]
     panels = []
     for title, y, found in (

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmark_update import MADE_UP, MATMUL, PARTS, open_examples, update_works
 from experiments.interleaved import Works
@@ -173,12 +174,21 @@ def training(count: int, side: int, precision: str, device: torch.device) -> Gro
         return learning(network, lambda: network(images, labels)[0])
 
     one, many = "wsram, M = 1", f"wsram, M = {SAMPLES}, inference network"
+    mine = {one: ours(1), many: ours(SAMPLES)}
     others = {f"by hand, {n} scale{'s' * (n > 1)}": by_hand(n) for n in (len(SCALES), 1)}
+    with FlopCounterMode(display=False) as counter:
+        mine[one]()
+    low = torch.bfloat16 if precision == "bf16" else torch.float32
+    square = torch.rand(2, MATMUL, MATMUL, device=device).to(low)
     ratios = {}
     for other in others:
         ratios[f"images/s at M = 1 over {other}"] = Ratio(other, one)
+        # Had an update been nothing but its matrix products, at the rate of large ones.
+        most = Ratio(other, "matmul", 2 * MATMUL**3 / counter.get_total_flops())
+        ratios[f"the same, if ours were its matrix products alone, over {other}"] = most
         ratios[f"sequences/s at M = {SAMPLES} over {other}"] = Ratio(other, many, SAMPLES)
-    return Group(f"training, {count}×{side}²", {one: ours(1), many: ours(SAMPLES), **others}, {}, ratios)
+    works = {**mine, **others, "matmul": lambda: square[0] @ square[1]}
+    return Group(f"training, {count}×{side}²", works, {}, ratios, ("matmul",))
 
 
 KINDS: dict[str, list[Callable[[str, torch.device], Group]]] = {

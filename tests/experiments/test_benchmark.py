@@ -64,7 +64,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def training(precision: str, device: torch.device) -> Group:
         works = {"by hand": spend(seen, "by hand", 4), "wsram": spend(seen, "wsram", 1)}
-        return Group("training, 2×10²", works, {}, {"images/s": Ratio("by hand", "wsram")})
+        return Group("training, 2×10²", works, {}, {"images/s at M = 1": Ratio("by hand", "wsram")})
 
     monkeypatch.setattr(module, "KINDS", {"sensor": [sensor], "training": [training]})
     monkeypatch.setattr(module, "yardstick", lambda device: spend(seen, "yardstick", 1))
