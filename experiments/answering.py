@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from experiments.pages import keep
 from wsram.errors import UserError, require_at_least
-from wsram.evaluate import keep
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import BATCH, Predictor, from_pretrained
 from wsram.provenance import provenance

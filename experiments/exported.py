@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.pages import keep
 from wsram.errors import UserError
-from wsram.evaluate import keep
 from wsram.export.files import export_file, exportable, require_extra
 from wsram.export.page import export_page
 from wsram.predictor import Predictor, from_pretrained

@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from experiments.pages import keep
 from experiments.uncertain import by_entropy
 from wsram.data import Dataset
 from wsram.errors import UserError
-from wsram.evaluate import Trained, keep, open_trained
+from wsram.evaluate import Trained, open_trained
 from wsram.glimpse.actions import Action
 from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.pages import keep
 from wsram.data.megapixel import Megapixel
 from wsram.errors import UserError
-from wsram.evaluate import Trained, keep, open_trained
+from wsram.evaluate import Trained, open_trained
 from wsram.glimpse.sensor import edges_of
 from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance

@@ -7,12 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsram import evaluate
+from wsram.cards import without_machine
 from wsram.errors import UserError
 from wsram.runs import read_json, write_whole
+from wsram.terminal import Screen
 
 RESULTS, PAGE = "results.json", "index.md"
 
 Record = Mapping[str, Any]
+
+
+def keep(path: Path, record: Record, screen: Screen) -> None:
+    """Write figures to a JSON file, with no path of this machine in it, and say so; `UserError` if that cannot be."""
+    evaluate.keep(path, without_machine(record), screen)
 
 
 def difference(ours: float | None, published: float | None, digits: int = 2) -> str:

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.pages import keep
 from wsram.data.digits import SceneDigits
 from wsram.data.mnist import Digits
 from wsram.data.scenes import Scenes, SceneSpec, evaluation_scenes, place, uniform_hash
 from wsram.errors import UserError, require_at_least
-from wsram.evaluate import keep, open_trained
+from wsram.evaluate import open_trained
 from wsram.evidence import SAMPLES, drawn, heat_map
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import Predictor

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.pages import keep
 from wsram.data.digits import SceneDigits
 from wsram.data.scenes import SceneSpec, make_scenes, scene_spec
 from wsram.errors import UserError
-from wsram.evaluate import Trained, keep, open_trained
+from wsram.evaluate import Trained, open_trained
 from wsram.metadata import robustness_table
 from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance

@@ -15,9 +15,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from experiments.exported import spread
+from experiments.pages import keep
 from wsram.app.serving import serving
 from wsram.errors import UserError
-from wsram.evaluate import keep
 from wsram.provenance import provenance
 from wsram.tables import Table
 from wsram.terminal import Screen

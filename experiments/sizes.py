@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.pages import keep
 from experiments.rivals import AttentionSampling, PatchSelection, WholeImage
 from wsram.errors import UserError
 from wsram.estimators import wake_sleep
-from wsram.evaluate import keep
 from wsram.glimpse.source import Held
 from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance

@@ -12,7 +12,7 @@ import yaml
 
 from tests.refusals import refusal, refused
 from tests.tiny import checkpoint, same_bits
-from wsram.cards import card, release, release_network, without_paths
+from wsram.cards import card, release, release_network, without_machine, without_paths
 from wsram.cli import main
 from wsram.evaluate import conclude, evaluate, open_trained
 from wsram.models.pretrained import from_pretrained
@@ -202,3 +202,14 @@ def test_names_that_are_no_paths_stay_in_a_command() -> None:
 def test_the_checkpoint_of_the_card_is_the_newest(measured: Path, released: Path) -> None:
     there = json.loads((checkpoint(measured) / "state.json").read_text())
     assert json.loads((released / "state.json").read_text()) == {"step": there["step"], "seconds": there["seconds"]}
+
+
+def test_a_record_that_is_published_names_no_place_of_the_machine() -> None:
+    made = {"command": "python -m experiments robust /work/runs/r /data/mnist --save /out/a.json", "commit": "1"}
+    record = {"network": "/work/runs/r", "error": 0.5, "provenance": made}
+    assert without_machine(record) == {
+        "network": "r",
+        "error": 0.5,
+        "provenance": {"command": "python -m experiments robust r mnist --save a.json", "commit": "1"},
+    }
+    assert without_machine({"network": {"units": 3}}) == {"network": {"units": 3}}

@@ -1,4 +1,4 @@
-"""`kill -9` at random: `python -m tests.torture [KILLS [PROCESSES]]`, of one process and of two that train together.
+"""`kill -9` at random: `python -m tests.torture`, of one process and of two that train together.
 
 A run is killed at a moment drawn evenly over the time that a whole one trains, resumed and killed again until it comes
 to its end, and compared with one that was never stopped: weights, optimizer and metrics must be equal to the last bit.
@@ -7,16 +7,17 @@ Of two processes one is killed, whichever is drawn, and the other must end withi
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 from tests.processes import start
 from tests.tiny import flags, same_run, tiny_config, write_digits
@@ -26,16 +27,24 @@ PATIENCE = 60.0
 """Seconds that a process may outlive the one it trains with."""
 
 
+def without_pictures(words: list[str]) -> None:
+    """The command without what it measures and draws at its end, which takes longer than training."""
+    with mock.patch("wsram.evaluate.conclude"):
+        main(words)
+
+
 def begin(words: list[str], count: int, said: Path) -> list[BaseProcess]:
     """Start so many processes that train together, as a launcher would."""
     if count == 1:
-        return [start(main, words, said=said)]
+        return [start(without_pictures, words, said=said)]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     shared = dict(WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count), MASTER_ADDR="localhost", MASTER_PORT=str(port))
     return [
-        start(main, words, said=said.with_name(f"{said.name}-{n}"), RANK=str(n), LOCAL_RANK=str(n), **shared)
+        start(
+            without_pictures, words, said=said.with_name(f"{said.name}-{n}"), RANK=str(n), LOCAL_RANK=str(n), **shared
+        )
         for n in range(count)
     ]
 
@@ -62,11 +71,10 @@ def torture(folder: Path, kills: int, processes: int = 1, updates: int = 100, se
     config = tiny_config(write_digits(folder / "digits"), updates=updates, evaluate_every=updates // 20)
     said, whole = folder / "said", folder / "whole"
     assert end([start(len, (), said=said)], 3600)  # what all others are forked from has imported everything
-    began = time.time()
+    began = time.monotonic()
     together = begin(["train", *flags(config), "--run", str(whole)], processes, said)
     assert end(together, 3600) and all(process.exitcode == 0 for process in together), said
-    # Until the last update: what comes after is pictures.
-    took, done, runs = (whole / "metrics.jsonl").stat().st_mtime - began, 0, 0
+    took, done, runs = time.monotonic() - began, 0, 0
     while done < kills or not runs:
         parts = folder / "parts"
         shutil.rmtree(parts, ignore_errors=True)
@@ -92,11 +100,13 @@ def torture(folder: Path, kills: int, processes: int = 1, updates: int = 100, se
 
 
 if __name__ == "__main__":
-    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    for count in map(int, sys.argv[2:] or (1, 2)):
+    parser = argparse.ArgumentParser(description="Kill trainings at random moments, resume them, compare the ends.")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    asked = parser.parse_args()
+    for count in asked.processes:
         place = Path(tempfile.mkdtemp(prefix="torture-"))
-        print(
-            f"{count} process(es): {wanted} kills, {torture(place, wanted, count)} runs equal to the last bit",
-            flush=True,
-        )
+        runs = torture(place, asked.kills, count, seed=asked.seed)
+        print(f"{count} process(es): {asked.kills} kills, {runs} runs equal to the last bit", flush=True)
         shutil.rmtree(place)

@@ -130,8 +130,10 @@ def look(args: Look, screen: Screen) -> None:
     """Say what was believed after each glimpse, and draw it."""
     from wsram.answers import Caption
     from wsram.predictor import from_pretrained
-    from wsram.viewing import save
+    from wsram.viewing import require_picture, save
 
+    if args.to is not None:
+        require_picture(args.to)
     answer = from_pretrained(args.network, inference=False).predict(args.image, args.samples)
     assert not isinstance(answer, list)
     if isinstance(answer, Caption):
@@ -157,8 +159,10 @@ def look(args: Look, screen: Screen) -> None:
 def explain(args: Explain, screen: Screen) -> None:
     """Say how much speaks for either answer, and draw where."""
     from wsram.predictor import from_pretrained
-    from wsram.viewing import save
+    from wsram.viewing import require_picture, save
 
+    if args.picture is not None:
+        require_picture(args.picture)
     found = from_pretrained(args.network).explain(args.image, args.label, args.against, samples=args.samples)
     screen.say(str(found))
     x, y = found.peak()

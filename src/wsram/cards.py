@@ -71,8 +71,8 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
             if found is not None:
                 write_whole(partial / EVALUATIONS[name], json.dumps(found, indent=2) + "\n")
         if hard := _read(folder / ROBUSTNESS):
-            hard["provenance"]["command"] = without_paths(hard["provenance"]["command"])
-            write_whole(partial / ROBUSTNESS, json.dumps(hard | {"network": target.name}, indent=2) + "\n")
+            hard = without_machine(hard) | {"network": target.name}
+            write_whole(partial / ROBUSTNESS, json.dumps(hard, indent=2) + "\n")
         for name in ("data.json", *PICTURES):
             if (folder / name).is_file() and not (folder / name).is_symlink():
                 shutil.copyfile(folder / name, partial / name)
@@ -295,6 +295,16 @@ def without_places(config: Config) -> Config:
     if isinstance(config, ClassificationConfig) and config.start_from is not None:
         places["start_from"] = _without_machine(config.start_from)
     return changed(config, source=_last_name(config.data.source), **places)
+
+
+def without_machine(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of figures as it is published: the paths of its network and its command are those of no machine."""
+    changes: dict[str, Any] = {}
+    if isinstance(record.get("network"), str):
+        changes["network"] = _without_machine(record["network"])
+    if made := record.get("provenance"):
+        changes["provenance"] = made | {"command": without_paths(made["command"])}
+    return {**record, **changes}
 
 
 def without_paths(command: str) -> str:

@@ -112,7 +112,7 @@ def evaluate(
     """
     name = "test" if test else "validation"
     if to is not None:
-        make_folder(to.parent)  # before the work of minutes
+        require_file(to)  # before the work of minutes
     dataset = trained.examples(test=test)
     state = load_state(trained.folder)
     device = next(trained.network.parameters()).device
@@ -157,6 +157,13 @@ def keep(path: Path, record: Any, screen: Screen) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); name another file with --save") from error
     screen.say(f"Saved: {path}")
+
+
+def require_file(path: Path) -> None:
+    """`UserError` unless figures can be kept in a file of that name, before anything is measured."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path} (Is a directory); name another file with --save")
+    make_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:

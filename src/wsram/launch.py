@@ -51,6 +51,16 @@ def _one_line(text: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
+def _require_words(words: list[str]) -> None:
+    """`UserError` for a word that names nothing, such as a variable of a shell that was never set."""
+    for before, word in zip(["", *words], words, strict=False):
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        value = value if equals or not word.startswith("--") else word
+        if not value.strip() or "\0" in value:
+            after = f" after {option}" if option.startswith("-") else ""
+            raise UserError(f"expected a word or a number{after}, got {value!r}; give one, or leave the option out")
+
+
 _OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Errors of the disk or its owner, of which no part of the program may have known to say more."""
 
@@ -74,6 +84,7 @@ def launch(
         sys.exit(code)
 
     try:
+        _require_words(words)
         with commanded(program, words):
             run, args = parse(words)
             run(args, Screen())

@@ -29,6 +29,9 @@ from wsram.strict_json import loads
 C = TypeVar("C", bound=Config)
 
 SETTINGS, METRICS, HASHES, DATA = "training.json", "metrics.jsonl", "hashes.json", "data.json"
+LOCK, MADE = ".lock", "provenance.json"
+BEGINNING = {LOCK, MADE, DATA, METRICS, "checkpoints"}
+"""What a new run's folder may hold before its settings, the last to be written."""
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before, should that be damaged."""
 ASIDE = ".old"
@@ -41,6 +44,20 @@ class Run(Generic[C]):
 
     folder: Path
     config: C
+
+    def require_new(self) -> None:
+        """`UserError` if the folder holds anything but a run that was stopped while it began."""
+        there = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if SETTINGS in there:
+            raise UserError(
+                f"{self.folder} already holds a run; continue it with `{self.resume_command}` or choose another folder"
+            )
+        odd = {name for name in there if name.removesuffix(".partial") not in {*BEGINNING, SETTINGS}}
+        if odd or (there and LOCK not in there):
+            raise UserError(
+                f"expected a new folder for a run, got {self.folder}, which holds {min(odd or there)}; choose another "
+                "with --run"
+            )
 
     def begin(self, write: Callable[[Path], None], data: dict[str, str]) -> None:
         """Make the folder of a new run; a folder with settings in it has a checkpoint too.
@@ -55,12 +72,9 @@ class Run(Generic[C]):
         folder = self.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if (folder / SETTINGS).exists():
-                raise UserError(
-                    f"{folder} already holds a run; continue it with `{self.resume_command}` or choose another folder"
-                )
+            self.require_new()
             self.metrics_path.unlink(missing_ok=True)
-            write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+            write_whole(folder / MADE, json.dumps(provenance(), indent=2) + "\n")
             write_whole(folder / DATA, json.dumps(data) + "\n")
             self.save_checkpoint(0, write)
             self.keep_settings()
@@ -96,7 +110,7 @@ class Run(Generic[C]):
         """Held while a process trains into the folder; `UserError` if another does."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            held = FileLock(self.folder / ".lock")
+            held = FileLock(self.folder / LOCK)
             held.acquire(blocking=False)
         except Timeout as error:
             raise UserError(
@@ -256,11 +270,15 @@ def read_json(path: Path, otherwise: str) -> Any:
 def write_whole(path: Path, text: str) -> None:
     """Replace a file so that a reader sees the old text or the new, never a part, also after a power loss."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     flush(path.parent)
 
 

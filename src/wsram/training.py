@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from torch import Tensor, nn
@@ -202,6 +202,8 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False, watcher: Watch
     estimation(run.config)  # refuses what cannot be trained before anything is loaded
     if resume:
         run.latest_checkpoint()
+    elif PartialState().is_main_process:
+        run.require_new()  # before the data are read; `begin` looks again
     AcceleratorState._reset_state()  # else a notebook could train with the precision of its first run alone
     accelerator = Accelerator(
         mixed_precision=schedule.precision,

@@ -56,6 +56,15 @@ def png(figure: Figure, *, dpi: int = 100) -> bytes:
     return file.getvalue()
 
 
+def require_picture(path: Path) -> None:
+    """`UserError` unless a new picture can be written there, before the work that it is to show."""
+    kinds = sorted(FigureCanvasAgg.get_supported_filetypes() | {"gif": ""})
+    if path.suffix[1:].lower() not in kinds:
+        raise UserError(f"expected a picture's name, which ends in .png or .gif say, got {path.name!r}; name another")
+    if path.exists():
+        raise UserError(f"{path} exists already and is left as it is; remove it or name another folder")
+
+
 def _written(path: Path, write: Callable[[], None], *, replace: bool) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
