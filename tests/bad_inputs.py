@@ -196,6 +196,33 @@ def training(*given: str) -> Write:
     return lambda folder, run: ["train", "DIGITS", *SETTINGS, "--run", str(folder / "new"), *given]
 
 
+RELEASE = ("release", "CHANGED", "--to", "CHANGED/new")
+
+
+def measured(change: Callable[[dict[str, Any]], object]) -> Write:
+    """A run that was measured, and whose figures were changed, is released."""
+
+    def write(folder: Path) -> None:
+        figures = {
+            "set": "validation",
+            "step": 6,
+            "examples": 16,
+            "precision": "no",
+            "error_mode": 0.5,
+            "nll_mode": 1.0,
+        }
+        figures |= {"error_one_sample": 0.5, "nll_one_sample": 1.0, "error_vote_16": 0.5, "nll_vote_16": 1.0}
+        change(figures)
+        (folder / "evaluation-validation.json").write_text(json.dumps(figures))
+
+    return run(write, *RELEASE)
+
+
+def among_others(folder: Path, run: Path) -> list[str]:
+    (folder / "data.json").write_text('{"somebody": "else\'s"}')
+    return ["train", "DIGITS", *SETTINGS, "--run", str(folder)]
+
+
 def folder_of_one_class(folder: Path, run: Path) -> list[str]:
     (folder / "data" / ESCAPE).mkdir(parents=True)
     for n in range(4):
@@ -306,6 +333,48 @@ BAD: dict[str, tuple[Write, str]] = {
     "a calibration that is none": (run(
         lambda folder: (folder / "calibration.json").write_text('{"step": 6, "values": [NaN]}'),
         "look", "GOOD", "--network", "CHANGED"), "NaN is no number"),
+    "figures of no update": (measured(lambda found: found.pop("step")), "KeyError: 'step'"),
+    "figures of half an update": (measured(lambda found: found.update(step="6")), "the update '6'"),
+    "figures that are a list": (run(lambda f: (f / "evaluation-test.json").write_text("[]"), *RELEASE), "json: expected figures as the"),
+    "figures of another task": (run(lambda f: (f / "evaluation-test.json").write_text('{"step": 6}'), *RELEASE),
+        "expected figures as the program keeps them"),
+    "robustness that is a list": (run(lambda f: (f / "robustness.json").write_text("[1]"), *RELEASE), "json: expected figures as the"),
+    "metrics that are a list": (run(text("metrics.jsonl", "{", "[]\n{")),
+        "line 1 is damaged (it is no row of an update)"),
+    "metrics without updates": (run(text("metrics.jsonl", '"step"', '"stop"')), "line 1 is damaged"),
+    # Words that name nothing, and places for what is made that are none
+    "no name of a run": (training("--run", ""), "expected a word or a number after --run, got ''"),
+    "a name of spaces": (training("--run", "  "), "after --run, got '  '"),
+    "a name that an option lacks": (training("--run="), "after --run, got ''"),
+    "a name with a zero": (training("--run", "a\0b"), "after --run, got 'a\\x00b'"),
+    "no network": (words("look", "GOOD", "--network", ""), "after --network, got ''"),
+    "no run to go on with": (words("train", "--resume", ""), "after --resume, got ''"),
+    "no data": (words("train", "  ", "--run", "FOLDER/new"), "expected a word or a number, got '  '"),
+    "no network to measure": (words("evaluate", ""), "expected a word or a number, got ''"),
+    "nothing to go on from": (training("--start-from", " "), "after --start-from, got ' '"),
+    "no place for a picture": (words("look", "GOOD", "--network", "RUN", "--to", ""), "after --to, got ''"),
+    "a picture of no kind": (words("look", "GOOD", "--network", "RUN", "--to", "FOLDER/x.exe"), "'x.exe'; name"),
+    "a folder for a picture": (words("look", "GOOD", "--network", "RUN", "--to", "FOLDER"), "a picture's name"),
+    "a picture over its photo": (words("look", "GOOD", "--network", "RUN", "--to", "GOOD"), "left as it is"),
+    "a map of no kind": (words("explain", "GOOD", "--network", "RUN", "--label", "7", "--picture", "FOLDER/x"), "'x'"),
+    "a folder for figures": (words("evaluate", "RUN", "--save", "FOLDER"), "Is a directory"),
+    "a run among digits": (lambda folder, run: ["train", "DIGITS", *SETTINGS, "--run", "DIGITS"], "which holds t10k-"),
+    "a run among other things": (among_others, "expected a new folder for a run"),
+    "a run in the root of all": (training("--run", "/"), "expected a new folder for a run, got /"),
+    # Settings that mean nothing
+    "a rate of nothing": (training("--learning-rate", "0"), "the learning rate must be above 0"),
+    "a rate without end": (training("--learning-rate", "inf"), "learning rate must be a finite number"),
+    "a scale twice": (training("--scales", "2", "2"), "scales must differ from one another"),
+    "no scales": (training("--scales"), "scales must be one or more"),
+    "no updates": (training("--updates", "0"), "updates must be at least 1"),
+    "a seed below all": (training("--seed", "-1"), "seed must be from 0"),
+    "all that there is for validation": (training("--validation", "76"), "to leave digits to train on"),
+    "a tracker that is none": (training("--tracker", "nope"), "invalid choice 'nope'"),
+    "an estimator that is none": (training("--estimator", "reinforce"), "unknown estimator 'reinforce'"),
+    "a stride that does not fit": (training("--policy", "map", "--map-stride", "3"), "a multiple of the map's stride"),
+    "an answer that is none": (words("explain", "GOOD", "--network", "RUN", "--label", "cat"), "a label among"),
+    "a probability beyond 1": (words("predict", "GOOD", "--network", "RUN", "--stop-at", "2"), "above 0 and at most 1"),
+    "a port beyond all": (words("app", "RUN", "--port", "99999999"), "port 99999999"),
     # Settings that no machine has room for
     "endless glimpses": (training("--glimpses", "100000000"), "GiB of memory or more"),
     "endless samples": (training("--samples", "1000000000"), "GiB of memory or more"),

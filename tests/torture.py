@@ -61,7 +61,7 @@ def end(processes: list[BaseProcess], within: float) -> bool:
     return not alive
 
 
-def torture(folder: Path, kills: int, processes: int = 1, updates: int = 100, seed: int = 0) -> int:
+def torture(folder: Path, kills: int, processes: int = 1, updates: int = 40, seed: int = 0) -> int:
     """Kill until there were so many kills; how many runs came to their end, each like the one that was not killed.
 
     Raises:

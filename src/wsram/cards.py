@@ -7,7 +7,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 
 from wsram.config import ClassificationConfig, Config, changed
 from wsram.errors import UserError
-from wsram.metadata import head, limits, spoken
+from wsram.metadata import head, limits, robustness_table, spoken
 from wsram.models.pretrained import Network, from_pretrained, network_folder, save_network
 from wsram.runs import SETTINGS, Run, load_state, read_json, read_text, write_whole
 from wsram.settings import from_json, to_json
@@ -48,9 +49,9 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
         raise UserError(f"{target} exists already; name a new folder")
     run, source = Run.open(folder), network_folder(folder)
     state = load_state(source)
-    evaluations = {name: _read(folder / file) for name, file in EVALUATIONS.items()}
+    evaluations = _evaluations(folder)
     for name, found in evaluations.items():
-        if found is not None and found["step"] != state["step"]:
+        if found["step"] != state["step"]:
             raise UserError(
                 f"{folder / EVALUATIONS[name]} is of update {found['step']:,}, the network of {state['step']:,}; "
                 "evaluate the run again first"
@@ -68,10 +69,11 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
             made["command"] = without_paths(made["command"])
             write_whole(partial / "provenance.json", json.dumps(made, indent=2) + "\n")
         for name, found in evaluations.items():
-            if found is not None:
-                write_whole(partial / EVALUATIONS[name], json.dumps(found, indent=2) + "\n")
+            write_whole(partial / EVALUATIONS[name], json.dumps(found, indent=2) + "\n")
         if hard := _read(folder / ROBUSTNESS):
-            hard = without_machine(hard) | {"network": target.name}
+            with _as_written(folder / ROBUSTNESS):
+                robustness_table(hard)
+                hard = without_machine(hard) | {"network": target.name}
             write_whole(partial / ROBUSTNESS, json.dumps(hard, indent=2) + "\n")
         for name in ("data.json", *PICTURES):
             if (folder / name).is_file() and not (folder / name).is_symlink():
@@ -81,8 +83,9 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
             target.rmdir()
         partial.rename(target)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # if it is there still, something was wrong
     size = sum(path.stat().st_size for path in target.iterdir())
     screen.say(f"Released: {target} ({size / 1e6:.1f} MB); try `wsram evaluate {target}`")
 
@@ -126,7 +129,7 @@ def card(folder: Path, name: str) -> str:
     network = "with" if described["arguments"]["inference"] else "without"
     lines = [
         "---",
-        head(name, described, config, _evaluations(folder)).rstrip(),
+        head(name, described, config, _evaluations(folder) if config else {}).rstrip(),
         "---",
         "",
         f"# {name}",
@@ -187,7 +190,29 @@ def describe(folder: Path, base: Path, name: str | None = None) -> str:
 
 
 def _evaluations(folder: Path) -> dict[str, Any]:
-    return {name: found for name, file in EVALUATIONS.items() if (found := _read(folder / file))}
+    """What was measured, by the set's name; `UserError` for a file that does not say it."""
+    config = from_json(read_text(folder / SETTINGS, "restore it"), folder / SETTINGS)
+    found = {name: _read(folder / file) for name, file in EVALUATIONS.items() if (folder / file).exists()}
+    for name, record in found.items():
+        with _as_written(folder / EVALUATIONS[name]):
+            if type(record["step"]) is not int:
+                raise ValueError(f"the update {record['step']!r}")
+            TASKS[config.task].table({name: record})
+    return found
+
+
+@contextmanager
+def _as_written(path: Path) -> Iterator[None]:
+    """Within it, figures that lack something are a `UserError` that names their file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
+        raise UserError(
+            f"{path}: expected figures as the program keeps them, got {type(error).__name__}: {error}; remove it or "
+            "make it again"
+        ) from error
 
 
 def noise_reduction(row: Mapping[str, Any]) -> str:
@@ -278,14 +303,17 @@ JUDGED = {"policy": "policy", "inference": "inference network"}
 def _further(folder: Path) -> list[Table]:
     tables = []
     if diagnosis := _read(folder / "diagnosis.json"):
-        tables += diagnosis_tables(diagnosis)
+        with _as_written(folder / "diagnosis.json"):
+            tables += diagnosis_tables(diagnosis)
     if posterior := _read(folder / "posterior.json"):
-        tables.append(posterior_table(posterior))
+        with _as_written(folder / "posterior.json"):
+            tables.append(posterior_table(posterior))
     if benchmark := _read(folder / "benchmark.json"):
-        rows = [[name.replace("_", " "), f"{value:.3f}"] for name, value in benchmark["ratios"].items()]
-        shares = benchmark["measured"]["shares"].items()
-        rows += [[f"{kind} over forward and backward", f"{share:.3f}"] for kind, share in shares]
-        tables.append(Table("", ["ratio of a training step", ""], rows))
+        with _as_written(folder / "benchmark.json"):
+            rows = [[name.replace("_", " "), f"{value:.3f}"] for name, value in benchmark["ratios"].items()]
+            shares = benchmark["measured"]["shares"].items()
+            rows += [[f"{kind} over forward and backward", f"{share:.3f}"] for kind, share in shares]
+            tables.append(Table("", ["ratio of a training step", ""], rows))
     return tables
 
 

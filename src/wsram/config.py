@@ -166,7 +166,9 @@ class ScheduleConfig:
         require_finite(self)
         require_at_least(1, updates=self.updates, batch=self.batch, evaluate_every=self.evaluate_every)
         require_at_least(0, warmup=self.peak, patience=self.patience, variance_draws=self.variance_draws)
-        require_at_least(0, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        require_at_least(0, weight_decay=self.weight_decay)
+        if not self.learning_rate > 0:
+            raise UserError(f"the learning rate must be above 0, got {self.learning_rate}; nothing is learned at 0")
         if not self.clip > 0:
             raise UserError(f"clip must be above 0, got {self.clip}; a large one clips nothing")
         if not 0 <= self.seed <= LARGEST_SEED:

@@ -308,7 +308,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            yield loads(line)
+            row = loads(line)
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise ValueError("it is no row of an update")
+            yield row
         except ValueError as error:
             if number == len(lines):  # a run killed while it wrote leaves half a line at the end
                 return

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from torch import Tensor, nn
@@ -202,8 +202,6 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False, watcher: Watch
     estimation(run.config)  # refuses what cannot be trained before anything is loaded
     if resume:
         run.latest_checkpoint()
-    elif PartialState().is_main_process:
-        run.require_new()  # before the data are read; `begin` looks again
     AcceleratorState._reset_state()  # else a notebook could train with the precision of its first run alone
     accelerator = Accelerator(
         mixed_precision=schedule.precision,
@@ -217,6 +215,8 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False, watcher: Watch
             f"a batch of {schedule.batch} cannot be shared by {accelerator.num_processes} processes; use a multiple of "
             f"{accelerator.num_processes}"
         )
+    if not resume and accelerator.is_main_process:
+        run.require_new()  # before the data are read; `begin` looks again
     keep_freed_memory()
     on_gpu = [accelerator.device] if accelerator.device.type == "cuda" else []  # by default, every one there is
     with torch.random.fork_rng(on_gpu), ExitStack() as held, signals() as asked:

@@ -49,6 +49,8 @@ class Sensor:
             raise UserError(f"patch size must be at least 1 pixel, got {patch_size}")
         if not scales or not 1 <= min(scales) <= max(scales) <= LARGEST_SCALE or any(int(k) != k for k in scales):
             raise UserError(f"scales must be one or more whole numbers from 1 to {LARGEST_SCALE}, got {tuple(scales)}")
+        if len(set(scales)) < len(scales):
+            raise UserError(f"scales must differ from one another, got {tuple(scales)}")
         if mode not in MODES:
             raise UserError(f"unknown sensor mode {mode!r}; choose one of {', '.join(MODES)}")
         self.patch_size = patch_size
