@@ -196,7 +196,7 @@ def training(*given: str) -> Write:
     return lambda folder, run: ["train", "DIGITS", *SETTINGS, "--run", str(folder / "new"), *given]
 
 
-RELEASE = ("release", "CHANGED", "--to", "CHANGED/new")
+RELEASE, AS_KEPT = ("release", "CHANGED", "--to", "CHANGED/new"), "expected figures as the program keeps them"
 
 
 def measured(change: Callable[[dict[str, Any]], object]) -> Write:
@@ -335,10 +335,10 @@ BAD: dict[str, tuple[Write, str]] = {
         "look", "GOOD", "--network", "CHANGED"), "NaN is no number"),
     "figures of no update": (measured(lambda found: found.pop("step")), "KeyError: 'step'"),
     "figures of half an update": (measured(lambda found: found.update(step="6")), "the update '6'"),
-    "figures that are a list": (run(lambda f: (f / "evaluation-test.json").write_text("[]"), *RELEASE), "json: expected figures as the"),
+    "figures that are a list": (run(lambda f: (f / "evaluation-test.json").write_text("[]"), *RELEASE), AS_KEPT),
     "figures of another task": (run(lambda f: (f / "evaluation-test.json").write_text('{"step": 6}'), *RELEASE),
-        "expected figures as the program keeps them"),
-    "robustness that is a list": (run(lambda f: (f / "robustness.json").write_text("[1]"), *RELEASE), "json: expected figures as the"),
+        AS_KEPT),
+    "robustness that is a list": (run(lambda f: (f / "robustness.json").write_text("[1]"), *RELEASE), AS_KEPT),
     "metrics that are a list": (run(text("metrics.jsonl", "{", "[]\n{")),
         "line 1 is damaged (it is no row of an update)"),
     "metrics without updates": (run(text("metrics.jsonl", '"step"', '"stop"')), "line 1 is damaged"),

@@ -46,14 +46,10 @@ class Run(Generic[C]):
     config: C
 
     def require_new(self) -> None:
-        """`UserError` if the folder holds anything but a run that was stopped while it began."""
+        """`UserError` if the folder holds anything but a run, or what one left that was stopped while it began."""
         there = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-        if SETTINGS in there:
-            raise UserError(
-                f"{self.folder} already holds a run; continue it with `{self.resume_command}` or choose another folder"
-            )
         odd = {name for name in there if name.removesuffix(".partial") not in {*BEGINNING, SETTINGS}}
-        if odd or (there and LOCK not in there):
+        if SETTINGS not in there and (odd or (there and LOCK not in there)):
             raise UserError(
                 f"expected a new folder for a run, got {self.folder}, which holds {min(odd or there)}; choose another "
                 "with --run"
@@ -72,7 +68,10 @@ class Run(Generic[C]):
         folder = self.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.require_new()
+            if (folder / SETTINGS).exists():
+                raise UserError(
+                    f"{folder} already holds a run; continue it with `{self.resume_command}` or choose another folder"
+                )
             self.metrics_path.unlink(missing_ok=True)
             write_whole(folder / MADE, json.dumps(provenance(), indent=2) + "\n")
             write_whole(folder / DATA, json.dumps(data) + "\n")

@@ -216,7 +216,7 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False, watcher: Watch
             f"{accelerator.num_processes}"
         )
     if not resume and accelerator.is_main_process:
-        run.require_new()  # before the data are read; `begin` looks again
+        run.require_new()
     keep_freed_memory()
     on_gpu = [accelerator.device] if accelerator.device.type == "cuda" else []  # by default, every one there is
     with torch.random.fork_rng(on_gpu), ExitStack() as held, signals() as asked:
