@@ -142,6 +142,16 @@ def test_images_smaller_than_a_patch_are_looked_at_against_black() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("policy", ["gaussian", "map"])
+def test_where_nothing_else_is_asked_for_glimpses_are_at_the_policys_modes(policy: str) -> None:
+    model, images = prediction(policy=policy), torch.rand(2, 1, 20, 20)
+    looked, asked = model.look(images), model.look(images, lambda policy, raw, r2: policy.mode())
+    assert torch.equal(looked.outputs_after, asked.outputs_after)
+    for ours, theirs in zip(looked.action, asked.action, strict=True):
+        assert torch.equal(ours, theirs) and not ours.requires_grad
+    assert len(asked.policies) == 3 and not looked.policies  # which nobody asked for
+
+
 # What is refused
 
 BAD = {
