@@ -136,13 +136,18 @@ function drawSquares(count) {
   brush.textBaseline = "middle";
   brush.lineWidth = Math.max(2, size / 8);
   const taken = [];
-  found.slice(0, count).forEach(({ x, y, scale }, n) => {
+  const boxes = found.slice(0, count).map(({ x, y, scale }, n) => {
     const side = network.patch * scale * zoom;
     const left = (((x + 1) / 2) * (pixels.width - 1) + 0.5) * zoom - side / 2;
     const top = (((y + 1) / 2) * (pixels.height - 1) + 0.5) * zoom - side / 2;
-    brush.strokeStyle = brush.fillStyle = about.colours[n % about.colours.length];
+    const colour = about.colours[n % about.colours.length];
+    brush.strokeStyle = colour;
     brush.strokeRect(left, top, side, side);
-    const [a, b] = apart(left, top, side, size, taken, squares);
+    return { left, top, side, colour };
+  });
+  boxes.forEach(({ left, top, side, colour }, n) => {
+    const [a, b] = apart(left, top, side, size, taken, squares); // after all squares, so that none crosses a number
+    brush.fillStyle = colour;
     brush.fillRect(a, b, size, size);
     brush.fillStyle = "#000";
     brush.fillText(n + 1, a + size / 2, b + size / 2);
