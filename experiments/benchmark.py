@@ -61,9 +61,10 @@ def benchmark(
         (median, low, high) with a bootstrap's 95% interval; what was left out and why; and what made it.
 
     Raises:
-        UserError: fewer than 1 round or thread, an unknown kind, or a folder that cannot be written.
+        UserError: fewer than 2 rounds or 1 thread, an unknown kind, or a folder that cannot be written.
     """
-    require_at_least(1, rounds=rounds, threads=min(threads, default=0))
+    require_at_least(2, rounds=rounds)  # one says nothing of how they differ
+    require_at_least(1, threads=min(threads, default=0))
     if not only or not set(only) <= KINDS.keys():
         raise UserError(f"expected kinds among {', '.join(KINDS)}, got {', '.join(only) or 'none'}")
     make_folder(folder)

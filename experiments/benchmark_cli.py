@@ -33,7 +33,7 @@ class Benchmark:
     bf16: bool = False
     """Time bfloat16 also where the processor emulates it."""
     rounds: int = 6
-    """Times that everything is gone through."""
+    """Times that everything is gone through; 2 at least."""
     seconds: float = 0.6
     """Of a group of works in a round."""
     folder: Path = Path("docs/results/benchmark")

@@ -158,7 +158,7 @@ def test_intervals_are_apart_or_meet() -> None:
 
 
 def test_mistakes_in_what_is_asked_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "rounds must be at least 1" in refused(capsys, "benchmark", "--rounds", "0", "--folder", str(tmp_path))
+    assert "rounds must be at least 2" in refused(capsys, "benchmark", "--rounds", "1", "--folder", str(tmp_path))
     assert "threads must be at least 1" in refused(capsys, "benchmark", "--threads", "0")
     assert "invalid choice" in refused(capsys, "benchmark", "--only", "nothing")
     absent = str(tmp_path / "absent.json")
