@@ -56,7 +56,7 @@ def timed(config: Config) -> Config:
     Of a growing number of glimpses it is the last stage that is timed.
     """
     free = {
-        **{"updates": 1, "learning_rate": 0.0, "warmup": 0, "weight_decay": 0.0, "clip": 1.0, "seed": 0},
+        **{"updates": 1, "learning_rate": 1.0, "warmup": 0, "weight_decay": 0.0, "clip": 1.0, "seed": 0},
         **{"evaluate_every": 1, "patience": 0, "variance_draws": 0},
         **{"validation": None, "glimpse_growth": 0.0, "choose": False},
     }
