@@ -54,9 +54,11 @@ package: setup
 verify: setup
 	@$(BIN)/python -m tests.verify
 
-# Every reader on thousands of damaged files.
+# Every reader on thousands of damaged files; and where atheris is installed, on bytes that coverage chooses.
 fuzz: setup
 	@WSRAM_EXAMPLES=fuzz $(BIN)/python -m pytest -q tests/test_fuzz.py
+	@if $(BIN)/python -c "import atheris" 2>/dev/null; then $(BIN)/python -m tests.guided -max_total_time=300; \
+	else echo "atheris is not installed here, so no bytes were chosen by coverage: pip install atheris"; fi
 
 # Fifty `kill -9` at random moments, of one process and of two; what is resumed must end like what never stopped.
 torture: setup
