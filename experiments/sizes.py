@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
 from torch import Tensor, nn
 
 from experiments.pages import keep
@@ -71,20 +73,28 @@ def sizes(screen: Screen, folder: Path, *, sides: tuple[int, ...] = SIDES) -> di
     folder.mkdir(parents=True, exist_ok=True)
     record = {"points": points, "provenance": provenance(), "memory_limit": MEMORY, "longest": LONGEST}
     keep(folder / "sizes.json", record, screen)
+    screen.say(f"Picture: {save(picture(points), folder / 'sizes.png', replace=True)}")
+    return record
+
+
+def picture(points: list[dict[str, Any]]) -> Figure:
+    """Time and memory against the side of the image, a curve for each method."""
     panels = []
     for what in ("prediction", "training step"):
         for measure, y, unit in (("seconds", "seconds of one core", 1.0), ("bytes", "MiB", 1 / 2**20)):
             curves = []
             for method, name in NAMES.items():
-                own = [p for p in points if (p["method"], p["what"]) == (method, what) and measure in p]
+                own = [p for p in points if (p["method"], p["what"]) == (method, what) and p.get(measure)]
                 curves.append((name, [p["side"] for p in own], [p[measure] * unit for p in own]))
             panels.append(Panel(f"{what} of one image", "side, pixels", y, curves, log=True))
     figure = draw_panels(panels)
     for axes in figure.axes:
         if axes.lines:
             axes.set_xscale("log")
-    screen.say(f"Picture: {save(figure, folder / 'sizes.png', replace=True)}")
-    return record
+            axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            for axis in (axes.xaxis, axes.yaxis):  # powers of ten are enough
+                axis.set_minor_formatter(NullFormatter())
+    return figure
 
 
 def _point(method: str, side: int, what: str, before: dict[str, Any] | None) -> dict[str, Any]:
