@@ -72,6 +72,31 @@ def variance_table() -> str:
     return Table("", header, rows).markdown()
 
 
+def bought() -> str:
+    """The error that a time of training buys: the published runs of the recipes that are named after one."""
+    rows = []
+    for name in ("two-minutes", "five-minutes", "half-hour"):
+        folder = ROOT / "docs" / "results" / name
+        if not (folder / "evaluation-test.json").exists():
+            continue
+        test, validation, made = (
+            json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))
+            for file in ("evaluation-test", "evaluation-validation", "provenance")
+        )
+        rows.append(
+            [
+                f"`{name}`",
+                f"{test['step']:,}",
+                f"{test['training_seconds']:,.0f} s",
+                *(f"{record['error_mode']:.2%}" for record in (validation, test)),
+                f"{test['error_vote_16']:.2%}",
+                f"{made['machine']}; commit {made['commit']}",
+            ]
+        )
+    header = ["recipe", "updates", "training", "validation error", "test error", "test, vote of 16", "made by"]
+    return Table("", header, rows).markdown()
+
+
 def robustness() -> str:
     """Error and confidence of the networks whose limits were measured, from their own files."""
     folders = sorted([*ROOT.glob("checkpoints/*"), *ROOT.glob("src/wsram/released/*")], key=lambda path: path.name)
@@ -180,6 +205,7 @@ def benchmark() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "benchmark": benchmark,
+    "what a time buys": bought,
     "robustness": robustness,
     "cards of limits": cards,
     **{f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed", "megapixel")},
