@@ -50,7 +50,8 @@ figures: setup
 package: setup
 	@$(BIN)/python -m tests.package $(PYTHONS)
 
-# Every released network measured anew against its card: needs MNIST, $$WSRAM_DATA or ../shared/data/mnist.
+# Every released network measured anew against its card: needs MNIST, $$WSRAM_DATA or ../shared/data/mnist, and of
+# captions $$WSRAM_FLICKR8K and $$WSRAM_FEATURES.
 verify: setup
 	@$(BIN)/python -m tests.verify
 
