@@ -16,6 +16,7 @@ from wsram.errors import UserError, printable, require_at_least
 from wsram.terminal import Screen
 
 LOCAL = "127.0.0.1"
+LAST_PORT = 2**16 - 1
 BYTES = 20_000_000
 """Of the largest file, or request, that is taken."""
 API = "/gradio_api/"
@@ -216,6 +217,8 @@ def serve(names: Sequence[str], screen: Screen, *, host: str, port: int, at_once
 
 def _free(host: str, port: int) -> int:
     """The port, or any that is free for 0; `UserError` where one cannot listen there."""
+    if not 0 <= port <= LAST_PORT:  # which would be taken modulo 2^16
+        raise UserError(f"expected a port from 0 to {LAST_PORT}, got port {port}; name another --port")
     try:
         family, kind, protocol, _, at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as tried:
