@@ -41,7 +41,7 @@ class Case(NamedTuple):
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     patch = draw(st.integers(1, 4))
-    scales = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
+    scales = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True)))
     sides = st.integers(1, patch * min(scales) + 20)  # also smaller than a patch
     sizes = draw(st.lists(st.tuples(sides, sides), min_size=1, max_size=5))
     lead = draw(st.sampled_from([(), (3,), (2, 2)]))

@@ -71,7 +71,7 @@ SPECIAL = (-3.0, -1.0, -0.5, 0.0, 1.0, 2.0)
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     patch = draw(st.integers(1, 4))
-    scales = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
+    scales = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True)))
     # Also smaller than a patch.
     height, width = (draw(st.integers(1, patch * min(scales) + 9)) for _ in range(2))
     mode = draw(st.sampled_from(MODES))

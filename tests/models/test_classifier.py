@@ -192,8 +192,10 @@ def test_prediction_looks_at_the_policys_modes_or_at_what_is_drawn_from_it() -> 
     model = classifier()
     images, _ = six()
     looked = model.predict(images)
-    assert torch.equal(looked.action.location, looked.policy.mean)
-    assert torch.equal(looked.action.scale, looked.policy.scale_logits.argmax(-1))
+    told = model.prediction.look(images, lambda policy, raw, r2: policy.mode())
+    assert isinstance(told.policy, GlimpseDistribution)
+    assert torch.equal(looked.action.location, told.policy.mean)
+    assert torch.equal(looked.action.scale, told.policy.scale_logits.argmax(-1))
     drawn, again, other = (
         model.predict(images, samples=3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
     )
