@@ -47,26 +47,27 @@ def test_dropout_and_actions_draw_from_streams_of_their_own(
     assert len(ours) == len(theirs) == 6 and not ours & {step_seed(0, step) % 2**32 for step in range(200_000)}
 
 
-def measured(folder: Path) -> dict[str, Any]:
-    return evaluate(open_trained(folder), Screen(quiet=True))
+def measured(folder: Path, to: Path) -> dict[str, Any]:
+    """What is kept elsewhere: others look into the folder too."""
+    return evaluate(open_trained(folder), Screen(quiet=True), to=to / "figures.json")
 
 
 def test_figures_of_the_mode_do_not_depend_on_how_many_images_are_looked_at_together(
-    digit_run: Path, monkeypatch: pytest.MonkeyPatch
+    digit_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for together in (2000, 5, 1):
         monkeypatch.setattr(measuring, "ROWS", together)
-        found.append(measured(digit_run))
+        found.append(measured(digit_run, tmp_path))
     assert len(found[0]["risk_coverage"]) > 0
     for other in found[1:]:
         for name in ("error_mode", "nll_mode", "ece_mode"):
             assert other[name] == pytest.approx(found[0][name], rel=1e-5), name
 
 
-def test_figures_of_samples_are_the_same_whenever_they_are_taken(digit_run: Path) -> None:
-    first = measured(digit_run)
+def test_figures_of_samples_are_the_same_whenever_they_are_taken(digit_run: Path, tmp_path: Path) -> None:
+    first = measured(digit_run, tmp_path)
     torch.manual_seed(12)
     torch.rand(3)
-    again = measured(digit_run)
+    again = measured(digit_run, tmp_path)
     assert again == first and "error_vote_16" in first
