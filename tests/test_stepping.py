@@ -13,8 +13,9 @@ from PIL import Image
 from tests.models.networks import classifier
 from tests.refusals import refusal
 from wsram.answers import Prediction
+from wsram.heat import heat_picture
 from wsram.predictor import Predictor
-from wsram.stepping import draw_cell, draw_trace, heat_picture
+from wsram.stepping import draw_cell, draw_trace
 from wsram.viewing import png
 
 

@@ -19,9 +19,10 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from PIL import Image
 
 from tests.refusals import refusal
+from wsram.heat import draw_evidence
 from wsram.numbering import COLOURS, draw_order, place_numbers
 from wsram.stepping import draw_caption
-from wsram.viewing import WRONG, Look, animate, draw_evidence, draw_looking, save
+from wsram.viewing import WRONG, Look, animate, draw_looking, save
 
 SIDES = st.integers(10, 400)
 RADIUS = 0.045

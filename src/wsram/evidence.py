@@ -35,11 +35,11 @@ from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
 from wsram.glimpse.tiles import WHOLE
+from wsram.heat import draw_evidence
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead, LabelsHead
 from wsram.runtime import Autocast
 from wsram.tables import shortened
-from wsram.viewing import draw_evidence
 
 SAMPLES = 500
 """Sequences of glimpses that stand for the posterior, by default."""

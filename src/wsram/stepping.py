@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from wsram.numbering import COLOURS, Box, draw_order, shade_around
-from wsram.viewing import PEAK, show_image
+from wsram.viewing import show_image
 
 DIMMED = 0.35
 """Of the light of what is not attended to."""
@@ -37,30 +34,6 @@ def draw_trace(image: Tensor, size: tuple[int, int], boxes: Sequence[Box], *, sh
         shade_around(axes, boxes[shown - 1], size)
     draw_order(axes, boxes[:shown], size, 0.03 * max(size), offset=0.0)
     return figure
-
-
-def heat_picture(image: Tensor, size: tuple[int, int], heat: Tensor, side: int) -> Image.Image:
-    """An image and over it a map of shares, nothing else: `wsram.viewing.draw_map`, but quick.
-
-    Args:
-        image: (channels, height, width) in [0, 1].
-        size: (height, width) that it is drawn as.
-        heat: (height, width) shares of its pixels.
-        side: of the picture's longer side, in pixels.
-    """
-    strength = (heat / heat.max().clamp(min=1e-30)).float().cpu()
-    colours = torch.from_numpy(colormaps["inferno"](strength.numpy())[..., :3]).float()
-    share = (0.25 + 0.6 * strength).unsqueeze(-1)
-    shown = image.detach().float().cpu().clamp(0, 1).expand(3, *heat.shape).permute(1, 2, 0)
-    pixels = Image.fromarray(((1 - share) * shown + share * colours).mul(255).round().byte().numpy())
-    down, across = (max(1, round(side * each / max(size))) for each in size)
-    picture = pixels.resize((across, down), Image.Resampling.NEAREST if across > pixels.width else Image.Resampling.BOX)
-    row, column = divmod(int(heat.argmax()), heat.shape[1])
-    x, y = (column + 0.5) * across / heat.shape[1], (row + 0.5) * down / heat.shape[0]
-    arm, pen = 0.02 * side, ImageDraw.Draw(picture)
-    pen.line((x - arm, y, x + arm, y), fill=PEAK, width=2)
-    pen.line((x, y - arm, x, y + arm), fill=PEAK, width=2)
-    return picture
 
 
 def draw_cell(image: Tensor, cell: int | None, grid: int, *, dimmed: bool = False) -> Figure:

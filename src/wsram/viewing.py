@@ -29,8 +29,6 @@ WRONG = "#d55e00"
 """The colour of a mistake."""
 LINES = tuple(colour for colour in COLOURS if colour not in ("#f0e442", "#ffffff"))
 """Those of them that show on white."""
-PEAK = "#56b4e9"
-"""Of the cross where a map is largest."""
 
 
 def save(figure: Figure, path: Path, *, replace: bool = False, dpi: int = 130) -> Path:
@@ -207,7 +205,7 @@ def draw_looking(
     room = 0.15 + 0.075 * max(len(shortened(name)) for name in names)
     figure = Figure(figsize=(across + row + room + 2.0, tall + 0.6 + 0.2 * title.count("\n")))
     whole = figure.get_size_inches()
-    at = figure.add_axes(_inches(0.15, 0.15 + (tall - down) / 2, across, down, whole))
+    at = figure.add_axes(inches(0.15, 0.15 + (tall - down) / 2, across, down, whole))
     show_image(at, image, extent=(0, width, height, 0))
     final = looks[-1].belief
     said = max(range(len(names)), key=lambda n: final[n])
@@ -226,8 +224,8 @@ def draw_looking(
     for g, look in enumerate(looks):
         base = 0.15 + tall - (g + 1) * row
         high = 0.78 * row
-        small = figure.add_axes(_inches(across + 0.35, base + 0.04, high, high, whole))
-        bars = figure.add_axes(_inches(across + 0.3 + row + room, base + 0.04, 1.05, high, whole))
+        small = figure.add_axes(inches(across + 0.35, base + 0.04, high, high, whole))
+        bars = figure.add_axes(inches(across + 0.3 + row + room, base + 0.04, 1.05, high, whole))
         bars.axis("off")
         if g >= count:
             small.axis("off")
@@ -246,53 +244,6 @@ def draw_looking(
             bars.barh(k, share, color=tone, height=0.72)
             bars.text(-0.06, k, shortened(names[n]), ha="right", va="center_baseline", fontsize=7, parse_math=False)
             bars.text(share + 0.04, k, percent(share), va="center_baseline", fontsize=7, color="#333333")
-    return figure
-
-
-def draw_map(axes: Axes, image: Tensor, size: tuple[int, int], heat: Tensor) -> None:
-    """A map of shares over a darkened image, and a cross where it is largest.
-
-    Args:
-        axes: to draw on.
-        image: (channels, height, width) in [0, 1].
-        size: (height, width) that both are drawn as.
-        heat: (rows, columns), none negative.
-    """
-    height, width = size
-    extent = (0, width, height, 0)
-    show_image(axes, image, extent=extent)
-    values = heat.detach().float().cpu()
-    strength = (values / values.max().clamp(min=1e-30)).numpy()
-    axes.imshow(strength, cmap="inferno", alpha=0.25 + 0.6 * strength, extent=extent, vmin=0, vmax=1)
-    row, column = divmod(int(values.argmax()), values.shape[1])
-    peak = ((column + 0.5) * width / values.shape[1], (row + 0.5) * height / values.shape[0])
-    axes.plot(*peak, "+", color=PEAK, markersize=12, markeredgewidth=2)
-    axes.set(xlim=(0, width), ylim=(height, 0))
-
-
-def draw_evidence(
-    image: Tensor, size: tuple[int, int], maps: Sequence[tuple[str, Tensor]], *, title: str = ""
-) -> Figure:
-    """An image, and over it once more each of some maps.
-
-    Args:
-        image: (channels, height, width) in [0, 1].
-        size: (height, width) that it is drawn as.
-        maps: title and shares (rows, columns) of each.
-        title: of the image.
-    """
-    height, width = size
-    across, down = 3.4 * min(1.0, width / height), 3.4 * min(1.0, height / width)
-    step = max(across, 2.4) + 0.15  # titles need room too
-    figure = Figure(figsize=(step * (1 + len(maps)) + 0.15, down + 0.8))
-    whole = figure.get_size_inches()
-    for n, words in enumerate((title, *(words for words, _ in maps))):
-        axes = figure.add_axes(_inches(0.15 + n * step + (step - 0.15 - across) / 2, 0.1, across, down, whole))
-        if n:
-            draw_map(axes, image, size, maps[n - 1][1])
-        else:
-            show_image(axes, image, extent=(0, width, height, 0))
-        axes.set_title(words, fontsize=9, parse_math=False)
     return figure
 
 
@@ -325,7 +276,7 @@ def animate(frames: Iterable[Figure], path: Path, *, seconds: Sequence[float], d
     return _written(path, write, replace=False)
 
 
-def _inches(left: float, bottom: float, width: float, height: float, whole: Any) -> tuple[float, float, float, float]:
+def inches(left: float, bottom: float, width: float, height: float, whole: Any) -> tuple[float, float, float, float]:
     """A rectangle in inches as shares of a figure's width and height."""
     return left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from wsram.answers import Caption, Prediction
 from wsram.app.fitting import Fitted
+from wsram.heat import heat_picture
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import Predictor
-from wsram.stepping import SIDE, heat_picture
+from wsram.stepping import SIDE
 from wsram.viewing import png
 
 SAMPLES = 100
