@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from experiments.pages import keep
+from experiments.pages import shown
 from wsram.errors import UserError, require_at_least
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import BATCH, Predictor, from_pretrained
@@ -70,10 +70,7 @@ def answering(
         "ways": rows,
         "provenance": provenance(),
     }
-    screen.show(table(found))
-    if to is not None:
-        keep(to, found, screen)
-    return found
+    return shown(found, table(found), screen, to)
 
 
 def table(found: dict[str, Any]) -> Table:

@@ -15,8 +15,9 @@ import torch
 from experiments.benchmark_page import draw, table
 from experiments.benchmark_works import KINDS, Group
 from experiments.interleaved import Interval, Times, Works, interval, passes, yardstick
+from experiments.pages import keep
 from wsram.errors import UserError, require_at_least
-from wsram.evaluate import keep, make_folder
+from wsram.evaluate import make_folder
 from wsram.provenance import provenance
 from wsram.runtime import best_device, best_precision, keep_freed_memory
 from wsram.terminal import Screen

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.pages import keep
+from experiments.pages import shown
 from wsram.errors import UserError
 from wsram.export.files import export_file, exportable, require_extra
 from wsram.export.page import export_page
@@ -69,10 +69,7 @@ def exported(names: tuple[str, ...], screen: Screen, *, to: Path | None = None) 
         rows[Path(name).name] = _of(from_pretrained(name, inference=False).to("cpu"))
     versions = {"onnxruntime": onnxruntime.__version__}
     found = {"side": SIDE, "networks": rows, "provenance": versions | provenance()}
-    screen.show(table(found))
-    if to is not None:
-        keep(to, found, screen)
-    return found
+    return shown(found, table(found), screen, to)
 
 
 def table(found: dict[str, Any]) -> Table:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.pages import keep
+from experiments.pages import shown
 from experiments.uncertain import by_entropy
 from wsram.data import Dataset
 from wsram.errors import UserError
@@ -103,10 +103,7 @@ def glimpsed(
         "ways": rows,
         "provenance": provenance(),
     }
-    screen.show(table(found))
-    if to is not None:
-        keep(to, found, screen)
-    return found
+    return shown(found, table(found), screen, to)
 
 
 def table(found: dict[str, Any]) -> Table:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.pages import keep
+from experiments.pages import shown
 from wsram.data.megapixel import Megapixel
 from wsram.errors import UserError
 from wsram.evaluate import Trained, open_trained
@@ -65,10 +65,7 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "provenance": provenance(),
     }
-    screen.show(table(found))
-    if to is not None:
-        keep(to, found, screen)
-    return found
+    return shown(found, table(found), screen, to)
 
 
 def table(found: dict[str, Any]) -> Table:

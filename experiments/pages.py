@@ -5,22 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wsram import evaluate
 from wsram.cards import without_machine
 from wsram.errors import UserError
 from wsram.runs import read_json, write_whole
+from wsram.tables import Table
 from wsram.terminal import Screen
 
 RESULTS, PAGE = "results.json", "index.md"
 
 Record = Mapping[str, Any]
+R = TypeVar("R", bound=Record)
 
 
 def keep(path: Path, record: Record, screen: Screen) -> None:
     """Write figures to a JSON file, with no path of this machine in it, and say so; `UserError` if that cannot be."""
     evaluate.keep(path, without_machine(record), screen)
+
+
+def shown(found: R, table: Table, screen: Screen, to: Path | None) -> R:
+    """Figures, once their table was shown and, if asked for, they were kept in a file."""
+    screen.show(table)
+    if to is not None:
+        keep(to, found, screen)
+    return found
 
 
 def difference(ours: float | None, published: float | None, digits: int = 2) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.pages import keep
+from experiments.pages import shown
 from wsram.data.digits import SceneDigits
 from wsram.data.mnist import Digits
 from wsram.data.scenes import Scenes, SceneSpec, evaluation_scenes, place, uniform_hash
@@ -76,10 +76,7 @@ def pointing(
         "shares": {name: pointing_game(predictor, scenes, labels, samples=samples) for name, scenes in made.items()},
         "provenance": provenance(),
     }
-    screen.show(table(found))
-    if to is not None:
-        keep(to, found, screen)
-    return found
+    return shown(found, table(found), screen, to)
 
 
 def table(found: Mapping[str, Any]) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.pages import keep
+from experiments.pages import shown
 from wsram.data.digits import SceneDigits
 from wsram.data.scenes import SceneSpec, make_scenes, scene_spec
 from wsram.errors import UserError
@@ -92,10 +92,7 @@ def robustness(name: str, source: str | None, screen: Screen, *, test: bool, to:
         "black": {"said": names[int(black.argmax())], "confidence": float(black.max())},
         "provenance": provenance(),
     }
-    screen.show(robustness_table(found))
-    if to is not None:
-        keep(to, found, screen)
-    return found
+    return shown(found, robustness_table(found), screen, to)
 
 
 def _measured(
