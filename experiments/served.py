@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,8 +14,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from experiments.exported import spread
-from experiments.pages import keep
-from wsram.app.serving import serving
+from experiments.pages import shown
+from wsram.app.serving import load_gradio, serving
 from wsram.errors import UserError
 from wsram.provenance import provenance
 from wsram.tables import Table
@@ -42,14 +41,9 @@ def served(names: tuple[str, ...], screen: Screen, *, to: Path | None = None) ->
     Raises:
         UserError: no such network, or the app extra is not installed.
     """
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
-    try:
-        import gradio
-        import gradio_client
-    except ImportError as error:
-        raise UserError(
-            f'the app needs the package {error.name}, which is not installed; pip install "wsram[app]"'
-        ) from error
+    gradio = load_gradio()
+    import gradio_client  # which comes with it
+
     import wsram.app.page  # noqa: F401  # what is loaded once does not count
 
     torch.set_num_threads(1)
@@ -65,10 +59,7 @@ def served(names: tuple[str, ...], screen: Screen, *, to: Path | None = None) ->
                 taken[what] = _timed(partial(client.predict, *given, api_name=f"/{what}"))
         rows[Path(name).name] = taken
     found = {"networks": rows, "provenance": {"gradio": gradio.__version__} | provenance()}
-    screen.show(table(found))
-    if to is not None:
-        keep(to, found, screen)
-    return found
+    return shown(found, table(found), screen, to)
 
 
 def table(found: dict[str, Any]) -> Table:

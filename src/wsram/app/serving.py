@@ -159,15 +159,9 @@ def serving(names: Sequence[str], *, host: str = LOCAL, port: int = 7860, at_onc
     """
     require_at_least(1, **{"the number of requests at once": at_once})
     port = _free(host, port)
-    # Before it is imported: it calls home when it is.
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
-    try:
-        import gradio as gr
-        from starlette.middleware import Middleware
-    except ImportError as error:
-        raise UserError(
-            f'the app needs the package {error.name}, which is not installed; pip install "wsram[app]"'
-        ) from error
+    gr = load_gradio()
+    from starlette.middleware import Middleware
+
     from wsram.app.page import Networks, build_page
 
     networks = Networks(_opened(names))
@@ -215,6 +209,19 @@ def serve(names: Sequence[str], screen: Screen, *, host: str, port: int, at_once
         threading.Event().wait()
 
 
+def load_gradio() -> Any:
+    """The package gradio, told not to call home when it is imported; `UserError` if what it needs is not installed."""
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    try:
+        import gradio
+        import starlette.middleware  # noqa: F401  # which comes with it
+    except ImportError as error:
+        raise UserError(
+            f'the app needs the package {error.name}, which is not installed; pip install "wsram[app]"'
+        ) from error
+    return gradio
+
+
 def _free(host: str, port: int) -> int:
     """The port, or any that is free for 0; `UserError` where one cannot listen there."""
     if not 0 <= port <= LAST_PORT:  # which would be taken modulo 2^16
@@ -225,7 +232,7 @@ def _free(host: str, port: int) -> int:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(at)
             return int(tried.getsockname()[1])
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"cannot listen at {printable(host)}, port {port} ({reason}); name another --port or --host"
