@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsram.glimpse.actions import Action
+from wsram.glimpse.policies import middles
 from wsram.glimpse.source import Glimpsable
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.prediction import Choose
@@ -41,8 +42,7 @@ def by_entropy(network: AttentionClassifier, pyramid: Glimpsable) -> Choose:
     enlarged = F.interpolate(view, (parts * sensor.patch_size,) * 2, mode="bilinear")
     batch = len(view)
     tiles = enlarged.unflatten(-1, (parts, -1)).unflatten(-3, (parts, -1)).permute(0, 2, 4, 1, 3, 5)
-    middle = (2 * torch.arange(parts, device=view.device) + 1) / parts - 1
-    row, column = (each.flatten() for each in torch.meshgrid(middle, middle, indexing="ij"))
+    row, column = (each.flatten() for each in torch.meshgrid(*[middles(parts, view)] * 2, indexing="ij"))
     places = torch.stack([column, row], -1).expand(batch, -1, 2)
     scale = torch.full((batch, parts**2), fine, device=view.device)
     features = prediction.glimpse_network(tiles.flatten(1, 2), Action(places, scale))
@@ -50,8 +50,8 @@ def by_entropy(network: AttentionClassifier, pyramid: Glimpsable) -> Choose:
         features, prediction.lower.initial(torch.zeros_like(features[..., : prediction.lower.size]))
     )
     log_p = prediction.head(prediction.lower.output(state))
-    order = -(log_p.exp() * log_p).sum(-1)  # entropy
-    order = order.argsort(-1, descending=True)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    order = entropy.argsort(-1, descending=True)
     taken = 0
 
     def choose(policy: Any, raw: Tensor, r2: Tensor) -> Action:

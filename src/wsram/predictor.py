@@ -211,9 +211,9 @@ class Predictor:
         group: list[tuple[K, _Read | UserError]] = []
         pixels = 0
         # The next batch is read while the network looks at this one.
-        for image, read in ahead(images, self._read, lambda read: min(batch, PIXELS // max(1, _pixels(read)))):
+        for image, read in ahead(images, self._read, lambda read: min(batch, PIXELS // max(1, read.seen.held))):
             group.append((image, read))
-            pixels += 0 if isinstance(read, UserError) else _pixels(read)
+            pixels += 0 if isinstance(read, UserError) else read.seen.held
             if len(group) == batch or pixels >= PIXELS:
                 yield from self._settled(group, asked)
                 group, pixels = [], 0
@@ -374,12 +374,6 @@ class Predictor:
             assert read.photo is not None
             found.append(Caption(read.photo, words, tuple(cells[:length]), network.grid, log_p))
         return found
-
-
-def _pixels(read: _Read) -> int:
-    """How many pixels of an image are in memory."""
-    held = read.seen.source.in_memory
-    return 0 if held is None else held[0].numel()
 
 
 def from_pretrained(name: str | Path, *, revision: str | None = None, inference: bool = True) -> Predictor:

@@ -64,6 +64,12 @@ class Given:
         """Pixels of the image as given for one that the network sees, across and down; above 1 where it was shrunk."""
         return self.width / self.source.width, self.height / self.source.height
 
+    @property
+    def held(self) -> int:
+        """How many of its pixels are in memory."""
+        held = self.source.in_memory
+        return 0 if held is None else held[0].numel()
+
     def unit(self) -> Tensor:
         """`pixels` as float32 in [0, 1]."""
         return in_unit(self.pixels)

@@ -114,7 +114,7 @@ class Looking(nn.Module):
         prediction = self.prediction
         raw = prediction.raw(upper)
         if noise is None:
-            action = Action(torch.tanh(raw[:, :2]), raw[:, 4:].argmax(-1))
+            action = prediction.mode(raw)
         else:
             policy = prediction.policy(raw)
             assert isinstance(policy, GlimpseDistribution)

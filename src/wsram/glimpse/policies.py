@@ -242,7 +242,7 @@ def _contrast(view: Tensor) -> Tensor:
     return (view - background_of(view.flatten(-2))).abs().mean(1)
 
 
-def _middles(count: int, like: Tensor) -> Tensor:
+def middles(count: int, like: Tensor) -> Tensor:
     """(count,) the middles of equal parts of -1 to 1."""
     return (2 * torch.arange(count, device=like.device, dtype=like.dtype) + 1) / count - 1
 
@@ -254,7 +254,7 @@ def centre_of_contrast(view: Tensor) -> Tensor:
     """
     with torch.no_grad():
         contrast = _contrast(view)
-        at = _middles(contrast.shape[-1], contrast)
+        at = middles(contrast.shape[-1], contrast)
         across, down = ((contrast.sum(axis) * at).sum(-1) for axis in (-2, -1))
         return torch.stack([across, down], -1) / contrast.sum((-2, -1)).clamp(min=FAINTEST).unsqueeze(-1)
 
@@ -277,7 +277,7 @@ def contrast_of(view: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         contrast = _contrast(view)
         cells = contrast.unflatten(-1, (-1, stride)).unflatten(-3, (-1, stride))  # batch, rows, inner, columns, inner
         mass = cells.mean((-3, -1))
-        inner = _middles(stride, contrast)
+        inner = middles(stride, contrast)
         moments = torch.stack([mass, (cells * inner).mean((-3, -1)), (cells * inner[:, None, None]).mean((-3, -1))], 1)
         padded = F.pad(moments, (1, 1, 1, 1))
         total = torch.zeros_like(moments)

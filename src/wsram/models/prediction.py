@@ -239,7 +239,8 @@ class PredictionNetwork(nn.Module):
         policies: list[Policy] = []
         for n in range(count):
             memory, policy, action, mean = self._glance(pyramid, memory, n, choose, sum_scale and n == count - 1)
-            policies += [] if policy is None else [policy]
+            if policy is not None:
+                policies.append(policy)
             actions.append(action)
             means.append(mean)
         if sum_scale:
@@ -319,10 +320,11 @@ class PredictionNetwork(nn.Module):
         if n > 0:
             upper = self.turn(lower, upper)
         raw = self.raw(upper)
-        policy = None if choose is None else self.policy(raw, cells)
-        if choose is None or policy is None:
+        policy: Policy | None = None
+        if choose is None:
             action = self.mode(raw, cells)
         else:
+            policy = self.policy(raw, cells)
             action = choose(policy, raw, self.upper.output(upper))
         cells = None if cells is None else cells.after(action.location)
         taken = self._at_every_scale(action) if every else action

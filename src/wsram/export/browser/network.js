@@ -34,6 +34,8 @@ function concat(...parts) {
   return all;
 }
 
+/** The lower one of an even number, as torch has it. */
+const median = (x) => Float32Array.from(x).sort()[(x.length - 1) >> 1];
 const argmax = (x) => x.reduce((best, v, n) => (v > x[best] ? n : best), 0);
 
 /** W x + b, of as many outputs as there are biases. */
@@ -249,7 +251,7 @@ export class Network {
     const apart = new Float32Array(size);
     for (let c = 0; c < channels; c++) {
       const values = data.subarray(c * size, (c + 1) * size);
-      const background = values.slice().sort()[(size - 1) >> 1];
+      const background = median(values);
       for (let n = 0; n < size; n++) apart[n] += Math.abs(values[n] - background) / channels;
     }
     const middle = (n) => (2 * n + 1) / side - 1;
@@ -355,7 +357,7 @@ function inContrast({ data, width, height }) {
     for (let y = 0; y < height; y += 2) {
       for (let x = 0; x < width; x += 2) sparse.push(data[c * size + y * width + x]);
     }
-    const background = Float32Array.from(sparse).sort()[(sparse.length - 1) >> 1];
+    const background = median(sparse);
     for (let n = c * size; n < (c + 1) * size; n++) apart[n] = Math.abs(data[n] - background);
   }
   const most = apart.reduce((best, v) => Math.max(best, v), 0.1);
