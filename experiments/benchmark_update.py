@@ -28,10 +28,11 @@ from wsram.evaluate import keep
 from wsram.provenance import provenance
 from wsram.recipes import RECIPES
 from wsram.runtime import keep_freed_memory
+from wsram.schedule import fade, learning_rate
 from wsram.settings import to_json
 from wsram.tasks import TASKS, Update
 from wsram.terminal import Screen
-from wsram.training import build_optimizer, estimation, fade, learning_rate, measures, resolved, step_generator
+from wsram.training import build_optimizer, estimation, measures, resolved, step_generator
 
 BENCHMARKED = {name: config for name, config in RECIPES.items() if config.task == "image-classification"}
 """Recipes whose updates can be timed: those that take glimpses."""

@@ -46,7 +46,9 @@ def odd_value(kind: Any, default: Any) -> Any:
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         inner = next(of for of in typing.get_args(kind) if of is not type(None))
         return (
-            odd_value(inner, default) if default is not None else odd_value(inner, {int: 16, Path: Path()}.get(inner))
+            odd_value(inner, default)
+            if default is not None
+            else odd_value(inner, {int: 16, float: 1.0, Path: Path()}.get(inner))
         )
     if typing.get_origin(kind) is typing.Literal:
         return next(choice for choice in typing.get_args(kind) if choice != default)

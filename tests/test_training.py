@@ -49,10 +49,11 @@ from wsram.image_settings import AugmentConfig
 from wsram.models.pretrained import load_network
 from wsram.models.rollout import Rollout
 from wsram.runs import Run, load_state
+from wsram.schedule import batches, fade, learning_rate
 from wsram.tasks import TASKS, Update, classification
 from wsram.tasks.classification import Classification
 from wsram.terminal import Screen
-from wsram.training import batches, fade, learning_rate, train
+from wsram.training import train
 
 TASK = TASKS["image-classification"]
 
@@ -139,6 +140,7 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "recurrence": dict(recurrence="gru"),
     "network": dict(network="conv"),
     "updates": dict(updates=4),
+    "minutes": dict(minutes=0.01),
     "batch": dict(batch=9),
     "glimpse_growth": dict(glimpse_growth=0.9),
     "map_stride": dict(map_stride=2),

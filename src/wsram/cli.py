@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic
 import tyro
 
 from wsram import __version__, asking
-from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker
+from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker, changed
 from wsram.errors import UserError
 from wsram.launch import Commands, choose, launch, unframed
 from wsram.recipes import RECIPES
@@ -276,6 +276,7 @@ class _Start:
 
     recipe: str | None = None
     resume: Path | None = None
+    updates: int | None = None
 
 
 def _parse_train(argv: list[str]) -> Train[Config]:
@@ -289,6 +290,8 @@ def _parse_train(argv: list[str]) -> Train[Config]:
         from wsram.runs import Run
 
         config = Run.open(start.resume.expanduser()).config
+    if start.updates is not None:
+        config = changed(config, minutes=None)  # a number that is asked for takes the place of a recipe's time
 
     of_task: Any = Train[type(config)]  # type: ignore[misc]
     given = tyro.cli(of_task, args=argv, default=Train(config, recipe), prog="wsram train")

@@ -141,6 +141,8 @@ class ScheduleConfig:
 
     updates: int = 4000
     """Optimizer steps in all."""
+    minutes: float | None = None
+    """Minutes of training, in place of --updates: as many are made as fit, by the time that a few of them take here."""
     batch: int = 128
     """Examples in an update, over all processes."""
     learning_rate: float = 1e-3
@@ -167,6 +169,8 @@ class ScheduleConfig:
         require_at_least(1, updates=self.updates, batch=self.batch, evaluate_every=self.evaluate_every)
         require_at_least(0, warmup=self.peak, patience=self.patience, variance_draws=self.variance_draws)
         require_at_least(0, weight_decay=self.weight_decay)
+        if self.minutes is not None and not self.minutes > 0:
+            raise UserError(f"minutes must be above 0, got {self.minutes}; or leave them out and say --updates")
         if not self.learning_rate > 0:
             raise UserError(f"the learning rate must be above 0, got {self.learning_rate}; nothing is learned at 0")
         if not self.clip > 0:

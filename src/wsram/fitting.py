@@ -66,7 +66,8 @@ def fit(
         raise UserError(f"expected a recipe, one of {', '.join(RECIPES)}, got {recipe!r}; name one of them")
     folder = Path(folder).expanduser()
     home = folder.with_name(f"{folder.name}-images")
-    config = changed(RECIPES[recipe], **settings)
+    untimed = {"minutes": None} if "updates" in settings else {}  # a number takes the place of a recipe's time
+    config = changed(RECIPES[recipe], **untimed | settings)
     table = write_table(images, labels, home)
     run = Run(folder, changed(config, source=str(table)))
     screen = Screen() if screen is None else screen

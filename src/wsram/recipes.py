@@ -39,7 +39,7 @@ _FAST = ClassificationConfig(
     model=ClassifierConfig(network="conv", aim="contrast"),
     estimator=EstimatorConfig("variational-credit", "policy", samples=2),
     exploration=ExplorationConfig(scale_entropy=0.1),
-    schedule=ScheduleConfig(updates=800, learning_rate=4e-3, clip=20.0, evaluate_every=800),
+    schedule=ScheduleConfig(updates=800, minutes=1.7, learning_rate=4e-3, clip=20.0, evaluate_every=800),
     glimpse_growth=0.3,
     every_glimpse=0.5,
 )
@@ -75,11 +75,11 @@ RECIPES: dict[str, Config] = {
     # The error that a time buys: of two processes on two cores, everything included. Glimpses begin at what stands out,
     # and the answer is taught after every one, so that looking can stop early.
     "two-minutes": _FAST,
-    "five-minutes": replace(_FAST, schedule=replace(_FAST.schedule, updates=2100, evaluate_every=2100)),
+    "five-minutes": replace(_FAST, schedule=replace(_FAST.schedule, updates=2100, minutes=4.6, evaluate_every=2100)),
     "half-hour": replace(
         _BEST,
         model=replace(_BEST.model, aim="contrast"),
-        schedule=replace(_BEST.schedule, updates=8500, evaluate_every=1700),
+        schedule=replace(_BEST.schedule, updates=8500, minutes=29.0, evaluate_every=1700),
         every_glimpse=0.5,
     ),
     # Images of one's own: sizes of glimpses and of the run are chosen by the images.

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,6 +35,7 @@ from wsram.models.rollout import Rollout
 from wsram.models.trunk import learning_groups
 from wsram.runs import Run
 from wsram.runtime import best_precision, keep_freed_memory
+from wsram.schedule import batches, fade, learning_rate, paced
 from wsram.tasks import TASKS, Task, Update
 from wsram.terminal import Screen
 
@@ -43,16 +45,6 @@ SAY_EVERY = 60.0
 """Seconds between lines where there is no terminal to draw a bar on."""
 BETAS = (0.9, 0.98)
 """Adam's; a shorter memory of squared gradients than usual, since the policy's change by orders of magnitude."""
-
-
-def fade(schedule: ScheduleConfig, step: int) -> float:
-    """A cosine from 1 at update 0 to 0 at the end of training."""
-    return 0.5 * (1 + math.cos(math.pi * step / schedule.updates))
-
-
-def learning_rate(schedule: ScheduleConfig, step: int) -> float:
-    """Adam's rate at update `step` (from 0): a linear rise over the warm-up, then a cosine to 0 at the last update."""
-    return schedule.learning_rate * min(1.0, (step + 1) / max(1, schedule.peak)) * fade(schedule, step)
 
 
 def build_optimizer(network: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
@@ -69,19 +61,6 @@ def step_seed(seed: int, step: int, part: int = 0) -> int:
 def step_generator(seed: int, step: int, part: int, device: torch.device) -> torch.Generator:
     """The generator of update `step`'s actions, always the same for the same arguments."""
     return torch.Generator(device).manual_seed(step_seed(seed, step, part))
-
-
-def batches(schedule: ScheduleConfig, count: int, start: int) -> Iterator[tuple[int, int, Tensor]]:
-    """(step, epoch, index (batch,)) from update `start` on: each epoch a new order, what is left over dropped."""
-    batch = min(schedule.batch, count)
-    per_epoch = count // batch
-    order, order_of = torch.empty(0), -1
-    for step in range(start, schedule.updates):
-        epoch, position = divmod(step, per_epoch)
-        if epoch != order_of:
-            generator = torch.Generator().manual_seed((schedule.seed * 1_000_003 + epoch) % 2**63)
-            order, order_of = torch.randperm(count, generator=generator), epoch
-        yield step, epoch, order[position * batch : (position + 1) * batch]
 
 
 def measures(estimate: Estimate) -> dict[str, Tensor]:
@@ -264,6 +243,43 @@ def _train(
     hashes = {"train": examples.fingerprint(), "validation": validation.fingerprint()} if main else {}
     if not resume:
         chosen += task.begin(config, network)
+    model, optimizer = accelerator.prepare(network, optimizer)
+    lost = set[str]()
+
+    def update(step: int, epoch: int, index: Tensor, rate: float) -> dict[str, Tensor]:
+        mine = index[accelerator.process_index :: processes].to(device, non_blocking=True)
+        generator = step_generator(schedule.seed, step, 0, device)
+        if processes > 1:
+            seed = generator.initial_seed()
+            generator = SharedGenerator(seed, device, accelerator.process_index, processes)
+        # For what takes no generator, dropout: the stream of an update that never comes.
+        torch.manual_seed(step_seed(schedule.seed, step + 2**31, accelerator.process_index))
+        batch = examples.batch(mine, epoch)
+        for text in sorted(set(batch.lost) - lost):
+            screen.say(f"Skipped: {text}")
+        lost.update(batch.lost)
+        rollout = task.rollout(config, model, batch, Update(step, epoch, generator))
+        estimate = estimate_of(rollout)
+        for group in optimizer.param_groups:
+            group["lr"] = group["share"] * rate
+        optimizer.zero_grad()
+        accelerator.backward(estimate.loss + task.additions(config, rollout, fade(schedule, step)))
+        norm = accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimizer.step()
+        return measures(estimate) | task.measures(rollout) | {"gradient_norm": norm.detach()}
+
+    if schedule.minutes is not None:
+        schedule, why = paced(
+            schedule,
+            schedule.minutes,
+            # At a rate of 0 the weights stay; the moments, which do not, are dropped.
+            lambda step: update(*next(batches(schedule, len(examples), step)), 0.0),
+            lambda: task.validate(config, network, validation, schedule.updates - 1, accelerator.autocast),
+            lambda seconds: float(accelerator.gather(torch.tensor([seconds], device=device)).max()),
+        )
+        optimizer.optimizer.state.clear()
+        config, chosen = replace(config, schedule=schedule), (*chosen, why)
+        run = Run(run.folder, config)
     if main:
         held.enter_context(run.lock())
     if resume:
@@ -285,7 +301,6 @@ def _train(
     for word, lines in (("Data", splits.notes), ("Chosen", chosen)) if main else ():
         for text in lines:
             screen.say(f"{word}: {text}")
-    model, optimizer = accelerator.prepare(network, optimizer)
     watcher = watcher if main else None
     if watcher is not None:
         held.callback(watcher.end)
@@ -297,7 +312,7 @@ def _train(
 
         run.save_checkpoint(progress.step, write, best=best)
 
-    lost, told = set[str](), set[str]()
+    told = set[str]()
     shown, said = "", time.monotonic()
     began = time.perf_counter() - progress.seconds  # moved on by whatever is not training
     with screen.progress(shown=main) as bar:
@@ -305,26 +320,7 @@ def _train(
         for step, epoch, index in batches(schedule, len(examples), progress.step):
             if schedule.patience and progress.stale >= schedule.patience:
                 break
-            mine = index[accelerator.process_index :: processes].to(device, non_blocking=True)
-            generator = step_generator(schedule.seed, step, 0, device)
-            if processes > 1:
-                seed = generator.initial_seed()
-                generator = SharedGenerator(seed, device, accelerator.process_index, processes)
-            # For what takes no generator, dropout: the stream of an update that never comes.
-            torch.manual_seed(step_seed(schedule.seed, step + 2**31, accelerator.process_index))
-            batch = examples.batch(mine, epoch)
-            for text in sorted(set(batch.lost) - lost):
-                screen.say(f"Skipped: {text}")
-            lost.update(batch.lost)
-            rollout = task.rollout(config, model, batch, Update(step, epoch, generator))
-            estimate = estimate_of(rollout)
-            for group in optimizer.param_groups:
-                group["lr"] = group["share"] * learning_rate(schedule, step)
-            optimizer.zero_grad()
-            accelerator.backward(estimate.loss + task.additions(config, rollout, fade(schedule, step)))
-            norm = accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
-            optimizer.step()
-            progress.add(measures(estimate) | task.measures(rollout) | {"gradient_norm": norm.detach()})
+            progress.add(update(step, epoch, index, learning_rate(schedule, step)))
             progress.step, progress.seconds = step + 1, time.perf_counter() - began
 
             evaluating = progress.step % schedule.evaluate_every == 0 or progress.step == schedule.updates

@@ -38,6 +38,13 @@ def test_the_view_is_that_of_the_whole_image(side: int) -> None:
     torch.testing.assert_close(images.view(side), F.adaptive_avg_pool2d(whole, side), rtol=0, atol=1e-6)
 
 
+def test_the_view_is_the_same_where_products_are_of_half_precision() -> None:
+    images, _ = some()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = images.view(12)
+    assert torch.equal(found, images.view(12))
+
+
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 def test_glimpses_are_those_of_the_whole_image(mode: str) -> None:
     images, whole = some()

@@ -75,7 +75,8 @@ class Patchwork:
         first, end = part * canvas // side, -(-(part + 1) * canvas // side)
         inside = (pixel.unsqueeze(-2) >= first.unsqueeze(-1)) & (pixel.unsqueeze(-2) < end.unsqueeze(-1))
         weights = inside.to(seen.dtype) / (end - first).unsqueeze(-1)
-        means = weights[:, :, 0] @ seen @ weights[:, :, 1].mT
+        with torch.autocast(self.device.type, enabled=False):  # products of half precision would round the pixels
+            means = weights[:, :, 0] @ seen @ weights[:, :, 1].mT
         # One part more on each side takes what is none of the image's: nothing but zeros.
         at = part.clamp(-1, side) + 1
         at = at[:, :, 0].unsqueeze(-1) * (side + 2) + at[:, :, 1].unsqueeze(-2)
