@@ -118,3 +118,14 @@ def test_without_the_packages_training_says_how_to_install_them(
     config = tiny_config(digits, network=KIND)
     refusal(lambda: trained(tmp_path / "run", config), 'pip install "wsram[captions]"')
     assert not (tmp_path / "run").exists()
+
+
+def test_depthwise_convolutions_that_learn_stay_in_float32_under_autocast_and_others_do_not() -> None:
+    for freeze, expected in ((False, torch.float32), (True, torch.bfloat16)):
+        trunk = Trunk("efficientnet-lite0:4", 1, freeze=freeze)
+        last: Any = trunk.blocks[-1]
+        found = []
+        last.depthwise.register_forward_hook(lambda module, given, result, found=found: found.append(result.dtype))
+        with torch.autocast("cpu", torch.bfloat16):
+            trunk(torch.rand(1, 1, 32, 32))
+        assert found == [expected]

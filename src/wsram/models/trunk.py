@@ -130,8 +130,15 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inside = x if self.widen is None else F.relu6(self.widen(x))
-        out = self.narrow(F.relu6(self.depthwise(inside)))
+        out = self.narrow(F.relu6(self._apart(inside)))
         return out + x if self.adds else out
+
+    def _apart(self, x: Tensor) -> Tensor:
+        """The depthwise convolution; where it learns on a processor in float32, whose backward pass is far sooner."""
+        if not (x.is_cpu and self.depthwise.weight.requires_grad and torch.is_grad_enabled()):
+            return self.depthwise(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.depthwise(x.to(self.depthwise.weight.dtype))
 
 
 def learning_groups(network: nn.Module) -> list[dict[str, Any]]:
