@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from experiments.pages import shown
+from experiments.pages import require_writable, shown
 from wsram.errors import UserError, require_at_least
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import BATCH, Predictor, from_pretrained
@@ -45,6 +45,7 @@ def answering(
     Raises:
         UserError: no such network, a captioner, or fewer than 1 pixel or image.
     """
+    require_writable(to)
     require_at_least(1, side=side, images=images)
     predictor = from_pretrained(network, inference=False).to("cpu")
     classifier = predictor.network

@@ -19,12 +19,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.interleaved import Works, passes
+from experiments.pages import keep, require_writable
 from experiments.trials import wherever
 from wsram.config import ClassificationConfig, Config, changed
 from wsram.data import Dataset
 from wsram.data.mnist import IDX_FILES
 from wsram.errors import require_at_least
-from wsram.evaluate import keep
 from wsram.provenance import provenance
 from wsram.recipes import RECIPES
 from wsram.runtime import keep_freed_memory
@@ -255,6 +255,7 @@ def benchmark_update(
     Raises:
         UserError: data that cannot be had, as `measure_update`, or a file that cannot be written.
     """
+    require_writable(save)
     config, examples = open_examples(config)
     plain = None if torch.cuda.is_available() else measure_update(config, examples, repeats=repeats)
     keep_freed_memory()

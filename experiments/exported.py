@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.pages import shown
+from experiments.pages import require_writable, shown
 from wsram.errors import UserError
 from wsram.export.files import export_file, exportable, require_extra
 from wsram.export.page import export_page
@@ -60,6 +60,7 @@ def exported(names: tuple[str, ...], screen: Screen, *, to: Path | None = None) 
     Raises:
         UserError: a network that cannot be exported, or the export extra is not installed.
     """
+    require_writable(to)
     require_extra(".onnx")
     import onnxruntime
 

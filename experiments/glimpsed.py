@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.pages import shown
+from experiments.pages import require_writable, shown
 from experiments.uncertain import by_entropy
 from wsram.data import Dataset
 from wsram.errors import UserError
@@ -66,6 +66,7 @@ def glimpsed(
     Raises:
         UserError: a network that does not tell classes apart, or no images.
     """
+    require_writable(to)
     trained = open_trained(name, source=source)
     network, dataset = trained.network, trained.examples(test=test)
     if not (isinstance(network, AttentionClassifier) and isinstance(network.head, ClassHead)):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.pages import shown
+from experiments.pages import require_writable, shown
 from wsram.data.megapixel import Megapixel
 from wsram.errors import UserError
 from wsram.evaluate import Trained, open_trained
@@ -42,6 +42,7 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
     Raises:
         UserError: a network of other images, or no digits.
     """
+    require_writable(to)
     trained = open_trained(name, source=source)
     dataset, network = trained.examples(test=test), trained.network
     if not isinstance(dataset, Megapixel) or not isinstance(network, AttentionClassifier):

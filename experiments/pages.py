@@ -25,6 +25,12 @@ def keep(path: Path, record: Record, screen: Screen) -> None:
     evaluate.keep(path, without_machine(record), screen)
 
 
+def require_writable(to: Path | None) -> None:
+    """`UserError`, before minutes are spent, if figures are to be kept in a file that cannot be."""
+    if to is not None:
+        evaluate.require_file(to)
+
+
 def shown(found: R, table: Table, screen: Screen, to: Path | None) -> R:
     """Figures, once their table was shown and, if asked for, they were kept in a file."""
     screen.show(table)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.pages import shown
+from experiments.pages import require_writable, shown
 from wsram.data.digits import SceneDigits
 from wsram.data.mnist import Digits
 from wsram.data.scenes import Scenes, SceneSpec, evaluation_scenes, place, uniform_hash
@@ -55,6 +55,7 @@ def pointing(
     Raises:
         UserError: no such network or digits, one that sees no scenes, or fewer than 1 image.
     """
+    require_writable(to)
     require_at_least(1, images=images)
     trained = open_trained(network, source=source, inference=True)
     dataset = trained.examples()

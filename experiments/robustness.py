@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.pages import shown
+from experiments.pages import require_writable, shown
 from wsram.data.digits import SceneDigits
 from wsram.data.scenes import SceneSpec, make_scenes, scene_spec
 from wsram.errors import UserError
@@ -72,6 +72,7 @@ def robustness(name: str, source: str | None, screen: Screen, *, test: bool, to:
     Raises:
         UserError: a network of another task, or no digits.
     """
+    require_writable(to)
     trained = open_trained(name, source=source)
     dataset = trained.examples(test=test)
     if not isinstance(dataset, SceneDigits):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from experiments.exported import spread
-from experiments.pages import shown
+from experiments.pages import require_writable, shown
 from wsram.app.serving import load_gradio, serving
 from wsram.errors import UserError
 from wsram.provenance import provenance
@@ -41,6 +41,7 @@ def served(names: tuple[str, ...], screen: Screen, *, to: Path | None = None) ->
     Raises:
         UserError: no such network, or the app extra is not installed.
     """
+    require_writable(to)
     gradio = load_gradio()
     import gradio_client  # which comes with it
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.tiny import rows, same_bits, same_run, tiny_config, trained, weights
+from wsram.config import changed
+from wsram.data import folder
 from wsram.evaluate import evaluate, open_trained
 from wsram.tasks import measuring
 from wsram.tasks.classification import Classification
@@ -71,3 +74,30 @@ def test_figures_of_samples_are_the_same_whenever_they_are_taken(digit_run: Path
     torch.rand(3)
     again = measured(digit_run, tmp_path)
     assert again == first and "error_vote_16" in first
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_figures_do_not_depend_on_how_many_read_or_compute(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of several sizes, so that a batch is put together of what several threads have read."""
+    for name in ("dark", "light"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for n in range(9):
+            shade = Image.new("L", (20 + n, 26 - n), 60 + 10 * n + 70 * (name == "light"))
+            shade.save(tmp_path / "data" / name / f"{n}.png")
+    trained(tmp_path / "run", changed(tiny_config(tmp_path / "data", batch=4), scene=None, validation=None))
+    one = measured(tmp_path / "run", tmp_path)
+    monkeypatch.setattr(folder, "CACHE", 0)  # every image is read each time
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for readers in (1, 9):
+            monkeypatch.setattr(folder, "THREADS", readers)
+            found = measured(tmp_path / "run", tmp_path)
+            assert {name: found[name] for name in one if name.startswith("error")} == {
+                name: one[name] for name in one if name.startswith("error")
+            }
+            assert found["nll_vote_16"] == pytest.approx(one["nll_vote_16"], rel=0 if threads == before else 1e-6)
+    finally:
+        torch.set_num_threads(before)

@@ -1034,7 +1034,7 @@ def test_an_image_that_vanishes_is_named_and_counted_and_training_goes_on(
         patch.setattr("wsram.data.folder.CACHE", 0)  # every image is read each time
         train(Run(tmp_path / "run", config), Screen())
     said = capsys.readouterr().out
-    assert [said.count(f"Skipped: expected a whole image in {path}, got: No such file") for path in gone] == [1, 1]
+    assert [said.count(f"Skipped: cannot read {path} (No such file or directory)") for path in gone] == [1, 1]
     assert said.endswith("2 of 14 training examples could not be read, and were skipped\n")
 
 

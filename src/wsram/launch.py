@@ -79,6 +79,10 @@ def launch(
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name must not end a run on an ASCII terminal
 
+    # Read when torch is loaded: its C++ warns, on each of several processes, that no parameter was unused by the first
+    # update. By a later one some are.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
     def end(line: str, code: int) -> None:
         Screen(error=True).say(f"{program.split()[-1]}: {' '.join(line.split(chr(10)))}")
         sys.exit(code)

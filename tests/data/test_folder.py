@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from wsram.data import images as reader
 from wsram.data.augment import augmented
 from wsram.data.folder import ImageFiles
 from wsram.data.images import read_image, size_of
+from wsram.errors import UserError
 from wsram.image_settings import AugmentConfig, ImageData
 
 
@@ -294,6 +296,32 @@ def test_what_breaks_while_it_is_trained_on_is_left_out_and_told(tmp_path: Path)
     assert [str(train.paths[n]) in text for n, text in zip((1, 2), found.lost, strict=True)] == [True, True]
     refusal(lambda: train.batch(index), train.paths[1], "No such file")
     refusal(lambda: train.batch(index[1:3], 3), train.paths[1])
+
+
+def test_a_file_that_is_another_than_was_listed_is_no_example(tmp_path: Path) -> None:
+    make(tmp_path)
+    train = opened(tmp_path).train
+    assert isinstance(train, ImageFiles)
+    train.paths[1].write_bytes(train.paths[0].read_bytes())  # a whole image, but of another class
+    found = train.batch(torch.arange(4), 0)
+    assert found.there is not None and found.there.tolist() == [0, 2, 3]
+    assert found.lost == (f"{train.paths[1]} was changed while it was read; read it again once it is whole",)
+    refusal(lambda: train.batch(torch.arange(4)), train.paths[1], "was changed")
+
+
+def test_a_file_that_fails_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    train, tried = opened(tmp_path).train, list[Path]()
+
+    def stumbling(path: Path, *arguments: Any) -> Tensor:
+        tried.append(path)
+        if tried.count(path) == 1:
+            raise UserError(f"cannot read {path} (Input/output error)")
+        return read_image(path, *arguments)
+
+    monkeypatch.setattr("wsram.data.folder.read_image", stumbling)
+    assert train.batch(torch.arange(4), 0).there is None
+    assert len(tried) == 8
 
 
 def test_nothing_but_files_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -162,8 +162,9 @@ def test_real_digits_are_timed_where_they_are_named(
 def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = flags(tiny())
     assert "repeats must be at least 1, got 0" in refused(capsys, "benchmark-update", *words, "--repeats", "0")
-    there = str(tmp_path / "absent" / "b.json")
-    assert "cannot write" in refused(capsys, "benchmark-update", *words, "--repeats", "1", "--save", there)
+    (tmp_path / "file").touch()
+    there = str(tmp_path / "file" / "b.json")
+    assert "cannot make the folder" in refused(capsys, "benchmark-update", *words, "--repeats", "1", "--save", there)
     said = refused(capsys, "benchmark-update", "--recipe", "captions")
     assert "'captions'" in said and "quarter-hour" in said
     assert "nowhere" in refused(capsys, "benchmark-update", "nowhere")

@@ -41,6 +41,18 @@ def test_words_that_are_no_command_end_in_one_line(
     assert expected in said and not set("╭│╰─") & set(said)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [name for name, (settings, _) in COMMANDS.items() if {"save", "measured"} & settings.__annotations__.keys()],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = [] if command in ("benchmark-update", "exported", "served") else ["absent"]
+    said = refused(capsys, command, *network, "--save", str(tmp_path))
+    assert f"cannot write {tmp_path} (Is a directory); name another file with --save" in said
+
+
 def test_it_runs_as_a_module_from_the_root_of_the_repository() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "experiments", "results", "--page", "absent.md"],

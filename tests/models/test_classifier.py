@@ -334,6 +334,15 @@ def test_the_last_scale_is_summed_over_with_the_policys_probabilities() -> None:
     assert not untouched(rollout.log_p_y.sum(), network.policy_head)
 
 
+def test_the_last_scale_is_summed_over_at_the_modes_too() -> None:
+    network, images = classifier().prediction, torch.rand(2, 1, 20, 20)
+    drawn = network.look(images, lambda policy, raw, r2: policy.mode(), sum_scale=True)
+    summed, plain = network.look(images, sum_scale=True), network.look(images)
+    assert torch.equal(summed.outputs, drawn.outputs) and torch.equal(summed.action.location, plain.action.location)
+    assert not torch.equal(summed.outputs, plain.outputs)
+    torch.testing.assert_close(summed.outputs.exp().sum(-1), torch.ones(2))
+
+
 def test_the_last_scale_is_no_part_of_the_proposal_either() -> None:
     model, images = classifier(glimpses=1), torch.rand(2, 1, 20, 20)
     rollout = rolled(model, images, torch.tensor([1, 3]), 3, sum_scale=True)

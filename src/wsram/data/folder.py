@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,9 @@ from wsram.data.balance import balanced
 from wsram.data.dataset import Batch, Dataset, Spec, Splits
 from wsram.data.images import read_image, size_of
 from wsram.data.listing import EXAMPLES, Item, read_folder, read_table, split
+from wsram.data.pieces import unchanged
 from wsram.errors import UserError
+from wsram.glimpse.tiles import TRIES
 from wsram.image_settings import ImageData
 
 CACHE = 2 << 30
@@ -37,6 +39,7 @@ class ImageFiles:
     described: what they are.
     title: of the part.
     hashes: of the files' content.
+    checks: of each file, raises once it is another than it was when it was listed.
     cache: unpacked images by their number, shared by all copies of this part.
     device: where batches are made.
     """
@@ -46,6 +49,7 @@ class ImageFiles:
     described: Spec
     title: str
     hashes: tuple[str, ...]
+    checks: tuple[Callable[[], None], ...]
     cache: dict[int, Tensor]
     device: torch.device = torch.device("cpu")  # noqa: RUF009  immutable
 
@@ -61,15 +65,15 @@ class ImageFiles:
     def batch(self, index: Tensor, epoch: int | None = None) -> Batch:
         """Images in [0, 1], one tensor if all have one size and else a list, and answers.
 
-        In training, files that have become unreadable since it began are left out, as long as there is another one; a
-        figure is of all the examples it names, or there is none.
+        In training, files that have changed or become unreadable since it began are left out, as long as there is
+        another one; a figure is of all the examples it names, or there is none.
 
         Raises:
-            UserError: a file cannot be read in an evaluation, or none of a batch.
+            UserError: a file cannot be read in an evaluation, or none of a batch; each is tried twice.
         """
         numbers = index.tolist()
         missing = [n for n in numbers if n not in self.cache]
-        read = dict(zip(missing, _read_all([self.paths[n] for n in missing], self.described), strict=True))
+        read = dict(zip(missing, self._read(missing), strict=True))
         lost = [error for error in read.values() if isinstance(error, UserError)]
         if lost and (epoch is None or len(lost) == len(numbers)):
             raise lost[0]
@@ -85,6 +89,23 @@ class ImageFiles:
         same = len({image.shape for image in ready}) == 1
         whole = torch.stack(ready) if same else ready
         return Batch(whole, answers, there if lost else None, tuple(str(error) for error in lost))
+
+    def _read(self, numbers: Sequence[int]) -> list[Tensor | UserError]:
+        """Each image, or why it cannot be had."""
+
+        def read(number: int) -> Tensor | UserError:
+            for _ in range(TRIES):
+                try:
+                    self.checks[number]()
+                    return read_image(self.paths[number], self.described.channels, self.described.longest)
+                except UserError as error:
+                    reason = error
+            return reason
+
+        if len(numbers) < 2:
+            return [read(number) for number in numbers]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(read, numbers))
 
     def to(self, device: torch.device) -> ImageFiles:
         """The same with batches on another device."""
@@ -116,7 +137,7 @@ def open_folder(data: ImageData) -> Splits:
     kind = data.answer or _kind_of(items)
     if kind == "number":  # a table's are words, of which each would be a class to share out
         items = [replace(item, answer=_number(item)) for item in items]
-    items, hashes, sizes, problems = _usable(items)
+    items, hashes, sizes, checks, problems = _usable(items)
     notes += problems
     parts, more = split(items, hashes)
     notes += more
@@ -139,6 +160,7 @@ def open_folder(data: ImageData) -> Splits:
             spec,
             f"{name} images",
             tuple(hashes[n] for n in chosen),
+            tuple(checks[n] for n in chosen),
             {},
         )
 
@@ -157,13 +179,15 @@ def _kind_of(items: Sequence[Item]) -> str:
     return "number" if all(isinstance(item.answer, float) for item in items) else "class"
 
 
-def _usable(items: list[Item]) -> tuple[list[Item], list[str], list[tuple[int, int, bool]], list[str]]:
-    """The items whose files can be read, with hashes and sizes, and what was wrong with the others."""
+def _usable(
+    items: list[Item],
+) -> tuple[list[Item], list[str], list[tuple[int, int, bool]], list[Callable[[], None]], list[str]]:
+    """The items whose files can be read, with hashes, sizes and checks, and what was wrong with the others."""
 
-    def look(item: Item) -> tuple[str, tuple[int, int, bool]] | str:
+    def look(item: Item) -> tuple[str, tuple[int, int, bool], Callable[[], None]] | str:
         try:
-            size = size_of(item.path)
-            return hashlib.sha256(item.path.read_bytes()).hexdigest(), size
+            size, check = size_of(item.path), unchanged(item.path)
+            return hashlib.sha256(item.path.read_bytes()).hexdigest(), size, check
         except UserError as error:
             return str(error)
         except OSError as error:
@@ -176,8 +200,8 @@ def _usable(items: list[Item]) -> tuple[list[Item], list[str], list[tuple[int, i
     if not good:
         raise UserError(f"none of {len(items)} images can be read; the first: {bad[0] if bad else 'there is none'}")
     notes = [f"{len(bad)} image(s) cannot be read and are left out: {'; '.join(bad[:EXAMPLES])}"] if bad else []
-    kept, hashes, sizes = zip(*good, strict=True)
-    return list(kept), list(hashes), list(sizes), notes
+    kept, hashes, sizes, checks = zip(*good, strict=True)
+    return list(kept), list(hashes), list(sizes), list(checks), notes
 
 
 def _names(items: Sequence[Item], train: Sequence[int], kind: str) -> tuple[tuple[str, ...], tuple[float, float]]:
@@ -257,18 +281,3 @@ def _summary(
                 "each as often"
             )
     return told
-
-
-def _read_all(paths: Sequence[Path], spec: Spec) -> list[Tensor | UserError]:
-    """Each image, or why it cannot be had."""
-
-    def read(path: Path) -> Tensor | UserError:
-        try:
-            return read_image(path, spec.channels, spec.longest)
-        except UserError as error:
-            return error
-
-    if len(paths) < 2:
-        return [read(path) for path in paths]
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(read, paths))

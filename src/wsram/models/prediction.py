@@ -43,6 +43,11 @@ Choose = Callable[[Policy, Tensor, Tensor], Action]
 """Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
 
 
+def _mode(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
+    """A `Choose`: where it is likeliest to look."""
+    return policy.mode()
+
+
 class Looked(NamedTuple):
     """What came of looking: distributions over the answers, and the actions and policies of every glimpse.
 
@@ -227,11 +232,13 @@ class PredictionNetwork(nn.Module):
     ) -> Looked:
         """Take `glimpses` (by default all) in turn at images or their pyramid, as `choose` decides.
 
-        Without it they are at the policy's modes, and no policy is told of.
+        Without it they are at the policy's modes, and no policy is told of unless scales are summed over.
         The first action decides the leading axes: a (samples, batch) action makes everything after it so. With
         `sum_scale` the last glimpse is taken at every scale, whichever is chosen, and the label's probability is the
         mean under the policy: nothing comes after it that would have to be seen at every scale too.
         """
+        if choose is None and sum_scale:  # whose weights the policies are
+            choose = _mode
         count = self.glimpses if glimpses is None else glimpses
         pyramid = self.sensor.pyramid(images, count)
         memory = self._begin(pyramid)
