@@ -28,8 +28,8 @@ class Mnist:
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ""
     """mnist (in the user cache), mnist5k or a folder of MNIST's IDX files; by default mnist5k for smoke, else mnist."""
-    budget: Literal["smoke", "short", "standard", "paper"] = "smoke"
-    """smoke: minutes; short, standard: hours on two cores; paper: as many updates as an accelerator makes in a day."""
+    budget: Literal["smoke", "short", "standard", "long", "paper"] = "smoke"
+    """smoke: minutes; short, standard, long: hours of two cores; paper: what an accelerator makes in a day."""
     network: Literal["faithful", "best"] = "faithful"
     """The paper's fully connected network, or our best one."""
     precision: Precision = "auto"
@@ -42,6 +42,10 @@ class Mnist:
     """Folder of the runs; by default runs/mnist-BUDGET."""
     results: Path | None = None
     """Folder of the page; by default docs/results/mnist-BUDGET."""
+    rates_from: Path | None = None
+    """Folder of other results, whose learning rates are taken; by default they are tuned."""
+    extend: bool = False
+    """Leave alone the trials that the results hold already, wherever they were run, and add others."""
     from_files: bool = False
     """Run nothing: make the page from its results.json alone."""
 
@@ -206,6 +210,8 @@ def _mnist(args: Mnist, screen: Screen) -> None:
         only=args.only,
         folder=args.folder or Path("runs", name),
         results=results,
+        rates_from=args.rates_from,
+        extend=args.extend,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import torch
 
 from experiments.mnist_page import CURVE, page
-from experiments.pages import load, save
+from experiments.pages import RESULTS, Record, load, of, save
 from experiments.trials import Trial, finished, last_row, open_trial, records, require_whole, run_trials
 from wsram.config import ClassificationConfig, EstimatorConfig, ExplorationConfig, Proposal, changed
 from wsram.data.mnist import EMBEDDED
@@ -82,6 +82,10 @@ BUDGETS: dict[str, MnistBudget] = {
     ),
     "standard": MnistBudget(
         "standard", 3500, 1000, (1e-3, 2e-3, 4e-3, 8e-3), seeds=3, batch=128, warmup=200, evaluate_every=500
+    ),
+    # Six times as long, with the rates of the standard budget (--rates-from) and one seed: days are put together.
+    "long": MnistBudget(
+        "long", 20_000, 1000, (1e-3, 2e-3, 4e-3, 8e-3), seeds=1, batch=128, warmup=200, evaluate_every=2000
     ),
     "paper": MnistBudget(
         "paper", 100_000, 10_000, (5e-4, 1e-3, 2e-3, 4e-3), seeds=3, batch=128, warmup=1000, evaluate_every=5000
@@ -292,6 +296,8 @@ def reproduce(
     only: Part | None,
     folder: Path,
     results: Path,
+    rates_from: Path | None = None,
+    extend: bool = False,
 ) -> Path:
     """Run what is not finished of the experiments, and make their page.
 
@@ -302,31 +308,44 @@ def reproduce(
         only: the one part to run; by default all.
         folder: of the runs.
         results: folder of the page, its figures and the small file they are made from.
+        rates_from: folder of other results, whose learning rates are taken, and shown.
+        extend: leave alone what `results` holds already, wherever it was run, and add to it.
 
     Returns:
         The page.
 
     Raises:
         UserError: data that cannot be had, a trial that failed, no learning rates chosen yet, a folder that cannot be
-            written or holds runs with other settings.
+            written or holds runs with other settings, or results to extend that are of another budget.
     """
     task, base = TASKS[base.task], resolved(base)
     splits = task.open(base)  # what is wrong with the data is said once, not by every trial
     base, _ = task.choose(base, splits)
     if base.data.source != EMBEDDED:
         splits.open_test()
-    tuning = tuning_trials(base, budget)
-    rates = read_rates(folder)
+    published = _published(results, budget) if extend else []
+    tuning = tuning_trials(base, budget) if rates_from is None else []
+    if rates_from is None:
+        rates = read_rates(folder)
+    else:
+        other = load(rates_from)
+        rates = other["chosen"]
+        published = [*of(other["trials"], "tuning"), *(t for t in published if t["group"] != "tuning")]
     if rates is None:
         if only not in (None, "tuning"):
             raise UserError(f"no learning rates are chosen in {folder} yet; run without --only, or with --only tuning")
         run_trials(tuning, folder, screen, lambda trial, run: None)
         rates = choose_rates(tuning, folder)
+    there = {(trial["group"], trial["name"], trial["seed"]) for trial in published}
+
+    def absent(trials: Sequence[Trial[ClassificationConfig]]) -> list[Trial[ClassificationConfig]]:
+        return [trial for trial in trials if (trial.group, trial.name, trial.seed) not in there]
+
     failures: list[str] = []
     if only != "tuning":
-        wanted = main_trials(base, budget, rates, only)
+        wanted = absent(main_trials(base, budget, rates, only))
         failures = run_trials(wanted, folder, screen, lambda trial, run: measure(budget, trial, run))
-    trials = [*tuning, *main_trials(base, budget, rates)]
+    trials = absent([*tuning, *main_trials(base, budget, rates)])
     kept = records(trials, folder, FILES, lambda trial: CURVE if trial.group == "table1" else CURVE[:4], failures)
     # A trial may have been stopped, or be in another process' hands, between its last update and its last measurement.
     whole = [trial for trial in kept if trial["group"] == "tuning" or MEASURED_LAST in trial]
@@ -342,12 +361,22 @@ def reproduce(
         "heuristics_of_table1": {method.name: method.heuristics for method in METHODS},
         "heuristics_of_credit": {method.name: method.heuristics for method in CREDITED},
         "chosen": rates,
-        "trials": whole,
+        "trials": [*published, *whole],
     }
     written = save(results, made, page)
     screen.say(f"Page: {written}")
     require_whole(failures)
     return written
+
+
+def _published(results: Path, budget: MnistBudget) -> list[Record]:
+    """The trials of results that are to be extended; none if there are no results yet."""
+    if not (results / RESULTS).exists():
+        return []
+    made = load(results)
+    if made["budget"] != json.loads(json.dumps(dataclasses.asdict(budget))):
+        raise UserError(f"{results} holds results of another budget; name another folder with --results")
+    return list(made["trials"])
 
 
 def remake(results: Path) -> Path:

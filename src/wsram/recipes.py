@@ -39,7 +39,7 @@ _FAST = ClassificationConfig(
     model=ClassifierConfig(network="conv", aim="contrast"),
     estimator=EstimatorConfig("variational-credit", "policy", samples=2),
     exploration=ExplorationConfig(scale_entropy=0.1),
-    schedule=ScheduleConfig(updates=800, minutes=1.7, learning_rate=4e-3, clip=20.0, evaluate_every=800),
+    schedule=ScheduleConfig(updates=800, minutes=1.65, learning_rate=4e-3, clip=20.0, evaluate_every=800),
     glimpse_growth=0.3,
     every_glimpse=0.5,
 )

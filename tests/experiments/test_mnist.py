@@ -13,7 +13,7 @@ import pytest
 
 from experiments import mnist, mnist_page
 from experiments.cli import main
-from experiments.pages import RESULTS
+from experiments.pages import RESULTS, load
 from experiments.published import MNIST_ERROR
 from experiments.statistics import shown
 from experiments.trials import Trial
@@ -221,6 +221,27 @@ def test_more_seeds_add_to_what_is_there_and_give_intervals(
     other = read(first.with_name("seed-1"), "evaluation-test")["error_mode"]
     assert f"| VAR | yes | {shown([12.5, 100 * other])} |" in page(root) and "±" in shown([12.5, 100 * other])
     assert "seeds 0, 1;" in page(root)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_results_are_extended_by_what_they_lack_wherever_the_rest_was_run(
+    whole: Path, tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, lacking = tmp_path / "elsewhere", "ws-ram-cv"
+    made = load(whole / "results")
+    left_out = [t for t in made["trials"] if (t["group"], t["name"]) != ("table1", lacking)]
+    (root / "results").mkdir(parents=True)
+    (root / "results" / RESULTS).write_text(json.dumps(made | {"trials": left_out}))
+    more = ["--only", "table1", "--extend", "--rates-from", str(whole / "results")]
+    main(words(root, digits, *more))
+    assert [path.parent.name for path in (root / "runs").glob("*/*/seed-0")] == [lacking]
+    extended = load(root / "results")["trials"]
+    found, expected = ({(t["group"], t["name"], t["seed"]) for t in trials} for trials in (extended, made["trials"]))
+    assert found == expected and len(extended) == len(made["trials"])
+    capsys.readouterr()
+    main(words(root, digits, *more))  # once more: nothing is left to do, and nothing doubled
+    assert "Trial" not in capsys.readouterr().out and len(load(root / "results")["trials"]) == len(extended)
+    assert "of another budget" in refused(capsys, *words(root, digits, *more, "--seeds", "2"))
 
 
 @pytest.mark.usefixtures("undrawn")
