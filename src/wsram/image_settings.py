@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -13,6 +14,21 @@ Scene = Literal[
     "translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100",
     "megapixel-majority", "megapixel-max", "megapixel-top", "megapixel-multi",
 ]  # fmt: skip
+HUB = "hf:"
+"""Before OWNER/NAME, or OWNER/NAME:CONFIGURATION, of a data set of the Hugging Face Hub."""
+SAVED = ("dataset_dict.json", "dataset_info.json")
+"""What lies in a folder that the library of such data sets has saved."""
+
+
+def is_hub(source: str) -> bool:
+    """Whether a source is a data set of the Hugging Face library: by its name, or a folder that it saved.
+
+    Example:
+        >>> is_hub("hf:ylecun/mnist"), is_hub("photos")
+        (True, False)
+    """
+    folder = os.path.expanduser(source)
+    return source.startswith(HUB) or any(os.path.isfile(os.path.join(folder, name)) for name in SAVED)
 
 
 @dataclass(frozen=True)
@@ -20,8 +36,9 @@ class ImageData:
     """Which images, and what is made of them."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "mnist5k"
-    """A folder of images with a sub-folder for each class; a CSV or JSONL of path and label; a folder of MNIST's
-    four IDX files; mnist, in the user cache; or mnist5k, 5,000 digits that come with the demo extra."""
+    """A folder of images with a sub-folder for each class; a CSV or JSONL of path and label; hf:OWNER/NAME, a data set
+    of the Hugging Face Hub, or a folder that its library saved; a folder of MNIST's four IDX files; mnist, in the user
+    cache; or mnist5k, 5,000 digits that come with the demo extra."""
     answer: Literal["class", "labels", "number"] | None = None
     """One of several classes, several labels at once, or a number; by default what the labels look like."""
     colour: bool | None = None
@@ -33,7 +50,7 @@ class ImageData:
     scene: Scene | None = None
     """What digits are placed in; by default translated-scaled."""
     download: bool = False
-    """Fetch MNIST into the user cache if it is not there."""
+    """Fetch MNIST, or a data set of the Hub, into the user cache if it is not there."""
     validation: int | None = None
     """Training digits held out for tuning; by default 5,000 of mnist, 1,000 of mnist5k."""
     distortion: float = 0.0

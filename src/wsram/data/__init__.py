@@ -7,7 +7,7 @@ from wsram.data.dataset import Batch, Dataset, Spec, Splits
 from wsram.data.listing import is_folder
 from wsram.data.mnist import is_digits
 from wsram.errors import UserError
-from wsram.image_settings import ImageData
+from wsram.image_settings import ImageData, is_hub
 
 __all__ = ["Batch", "Dataset", "Spec", "Splits", "open_data"]
 
@@ -34,11 +34,11 @@ def open_data(data: ImageData | CaptionData, seed: int = 0) -> Splits:
         from wsram.data.digits import open_digits
 
         return open_digits(data, seed)
-    if is_folder(data.source):
+    if is_folder(data.source) or is_hub(data.source):
         from wsram.data.folder import open_folder
 
         return open_folder(data)
     raise UserError(
-        f"expected a folder of images, a table (.csv, .jsonl), mnist5k, mnist or a folder of MNIST's IDX "
-        f"files, found nothing at {data.source!r}; name one that is there"
+        f"expected a folder of images, a table (.csv, .jsonl), a data set of the Hub (hf:OWNER/NAME), mnist5k, "
+        f"mnist or a folder of MNIST's IDX files, found nothing at {data.source!r}; name one that is there"
     )

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from wsram.data.balance import balanced
 from wsram.data.dataset import Batch, Dataset, Spec, Splits
-from wsram.data.images import read_image, size_of
+from wsram.data.hub import read_hub
+from wsram.data.images import Stored, read_image, size_of
 from wsram.data.listing import EXAMPLES, Item, read_folder, read_table, split
 from wsram.data.pieces import unchanged
 from wsram.errors import UserError
 from wsram.glimpse.tiles import TRIES
-from wsram.image_settings import ImageData
+from wsram.image_settings import ImageData, is_hub
 
 CACHE = 2 << 30
 """Bytes of unpacked images that are kept; beyond them files are read again each time."""
@@ -33,7 +34,7 @@ THREADS = 4
 class ImageFiles:
     """Images in files; see `wsram.data.dataset.Dataset`.
 
-    paths: of the files.
+    paths: of the files, or where their content is stored instead.
     answers: (count,) int64 classes, (count, labels) floating point, or (count,) floating point numbers in the spec's
         unit.
     described: what they are.
@@ -44,7 +45,7 @@ class ImageFiles:
     device: where batches are made.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | Stored, ...]
     answers: Tensor
     described: Spec
     title: str
@@ -132,8 +133,7 @@ def open_folder(data: ImageData) -> Splits:
     ):
         if value != default:
             raise UserError(f"--{setting} is for digits in scenes, and {data.source} holds images; leave it out")
-    source = Path(data.source).expanduser()
-    items, notes = read_table(source) if source.is_file() else read_folder(source)
+    items, notes = _listed(data)
     kind = data.answer or _kind_of(items)
     if kind == "number":  # a table's are words, of which each would be a class to share out
         items = [replace(item, answer=_number(item)) for item in items]
@@ -153,7 +153,7 @@ def open_folder(data: ImageData) -> Splits:
     def part(name: str) -> ImageFiles:
         chosen = parts[name]
         if not chosen:
-            raise UserError(f"{source} holds no {name} images; add some")
+            raise UserError(f"{data.source} holds no {name} images; add some")
         return ImageFiles(
             tuple(items[n].path for n in chosen),
             _encoded([items[n] for n in chosen], spec),
@@ -172,6 +172,14 @@ def open_folder(data: ImageData) -> Splits:
     return Splits(train, part("validation"), lambda: part("test"), (*told, *notes))
 
 
+def _listed(data: ImageData) -> tuple[list[Item], list[str]]:
+    """The images that are there, and what else was found."""
+    if is_hub(data.source):
+        return read_hub(data.source, download=data.download)
+    source = Path(data.source).expanduser()
+    return read_table(source) if source.is_file() else read_folder(source)
+
+
 def _kind_of(items: Sequence[Item]) -> str:
     """The kind of answer that the labels look like."""
     if any(isinstance(item.answer, tuple) for item in items):
@@ -186,7 +194,7 @@ def _usable(
 
     def look(item: Item) -> tuple[str, tuple[int, int, bool], Callable[[], None]] | str:
         try:
-            size, check = size_of(item.path), unchanged(item.path)
+            size, check = size_of(item.path), _check_of(item.path)
             return hashlib.sha256(item.path.read_bytes()).hexdigest(), size, check
         except UserError as error:
             return str(error)
@@ -202,6 +210,11 @@ def _usable(
     notes = [f"{len(bad)} image(s) cannot be read and are left out: {'; '.join(bad[:EXAMPLES])}"] if bad else []
     kept, hashes, sizes, checks = zip(*good, strict=True)
     return list(kept), list(hashes), list(sizes), list(checks), notes
+
+
+def _check_of(path: Path | Stored) -> Callable[[], None]:
+    """See `unchanged`; what lies in a table is not written to in place."""
+    return unchanged(path) if isinstance(path, Path) else lambda: None
 
 
 def _names(items: Sequence[Item], train: Sequence[int], kind: str) -> tuple[tuple[str, ...], tuple[float, float]]:

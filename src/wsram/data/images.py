@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +26,25 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", 
 Image.preinit()
 LARGEST = 200_000_000
 """Pixels of the largest image that is unpacked: as many as two minutes and 600 MB allow."""
-Source = Path | BinaryIO | Image.Image
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image file's content that lies in something else than a file of its own.
+
+    name: what it is called where something is said of it.
+    read_bytes: gives the content.
+    """
+
+    name: str
+    read_bytes: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        """Its name."""
+        return self.name
+
+
+Source = Path | Stored | BinaryIO | Image.Image
 """Where an image comes from."""
 _AGAIN = "copy it again, or leave it out of the data"
 
@@ -68,7 +89,9 @@ def size_of(file: Source) -> tuple[int, int, bool]:
 
 
 def _image(file: Source) -> AbstractContextManager[Image.Image]:
-    return nullcontext(file) if isinstance(file, Image.Image) else Image.open(file, formats=FORMATS)
+    if isinstance(file, Image.Image):
+        return nullcontext(file)
+    return Image.open(io.BytesIO(file.read_bytes()) if isinstance(file, Stored) else file, formats=FORMATS)
 
 
 def _opened(file: Source, mode: str, longest: int | None) -> Image.Image:

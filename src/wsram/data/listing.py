@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsram.data.images import SUFFIXES
+from wsram.data.images import SUFFIXES, Stored
 from wsram.errors import UserError
 from wsram.strict_json import loads
 
@@ -35,12 +35,12 @@ EXAMPLES = 3
 class Item:
     """An image and what is to be said of it.
 
-    path: of the file.
+    path: of the file, or where its content is stored instead.
     answer: as it was written: a name, several, or a number.
     part: train, validation or test, or None where the data do not say.
     """
 
-    path: Path
+    path: Path | Stored
     answer: str | tuple[str, ...] | float
     part: str | None
 
@@ -100,7 +100,7 @@ def read_table(path: Path) -> tuple[list[Item], list[str]]:
         part = str(row.get("split") or "").lower() or None
         if part is not None and (part := next((p for p, names in PARTS.items() if part in names), None)) is None:
             raise UserError(f"{where}: expected a split train, val or test, got {row['split']!r}; mend the row")
-        items.append(Item(path.parent / str(row["path"]), _answer(row["label"], where), part))
+        items.append(Item(path.parent / str(row["path"]), answer_of(row["label"], where), part))
     if not items:
         raise UserError(f"expected rows of path and label in {path}, found none; add some")
     return items, []
@@ -126,7 +126,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
                 raise UserError(f"{path}: row {number} is not JSON ({error}); mend or remove the row") from error
 
 
-def _answer(label: Any, where: str) -> str | tuple[str, ...] | float:
+def answer_of(label: Any, where: str) -> str | tuple[str, ...] | float:
+    """A label as an `Item` has it; `UserError` that begins with `where` if it is none."""
     if isinstance(label, list):
         return tuple(str(each) for each in label)
     if isinstance(label, str):
