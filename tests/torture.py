@@ -1,8 +1,9 @@
 """`kill -9` at random: `python -m tests.torture`, of one process and of two that train together.
 
-A run is killed at a moment drawn evenly over the time that a whole one trains, resumed and killed again until it comes
-to its end, and compared with one that was never stopped: weights, optimizer and metrics must be equal to the last bit.
-Of two processes one is killed, whichever is drawn, and the other must end within a minute.
+A run is killed at a moment drawn evenly over the time that a whole one trains, one time in five while it still starts,
+resumed and killed again until it comes to its end, and compared with one that was never stopped: weights, optimizer and
+metrics must be equal to the last bit. Of two processes one is killed, whichever is drawn, and the other must end within
+a minute.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from wsram.cli import main
 
 PATIENCE = 60.0
 """Seconds that a process may outlive the one it trains with."""
+STARTING = 0.2
+"""Share of kills whose moment is counted from the start, which for several processes takes longer than training."""
 
 
 def without_pictures(words: list[str]) -> None:
@@ -61,6 +64,17 @@ def end(processes: list[BaseProcess], within: float) -> bool:
     return not alive
 
 
+def await_training(processes: list[BaseProcess], said: Path) -> None:
+    """Wait until they train, which one of them says, or one has ended."""
+    while all(process.is_alive() for process in processes) and not trains(said):
+        time.sleep(0.02)
+
+
+def trains(said: Path) -> bool:
+    """Whether a run has begun or gone on, which is said once all of its processes have met."""
+    return any(path.stat().st_size for path in said.parent.glob(f"{said.name}*"))
+
+
 def torture(folder: Path, kills: int, processes: int = 1, updates: int = 40, seed: int = 0) -> int:
     """Kill until there were so many kills; how many runs came to their end, each like the one that was not killed.
 
@@ -71,29 +85,35 @@ def torture(folder: Path, kills: int, processes: int = 1, updates: int = 40, see
     config = tiny_config(write_digits(folder / "digits"), updates=updates, evaluate_every=updates // 20)
     said, whole = folder / "said", folder / "whole"
     assert end([start(len, (), said=said)], 3600)  # what all others are forked from has imported everything
-    began = time.monotonic()
     together = begin(["train", *flags(config), "--run", str(whole)], processes, said)
+    await_training(together, said)
+    began = time.monotonic()
     assert end(together, 3600) and all(process.exitcode == 0 for process in together), said
-    took, done, runs = time.monotonic() - began, 0, 0
+    took, done, runs, training = time.monotonic() - began, 0, 0, 0
     while done < kills or not runs:
         parts = folder / "parts"
         shutil.rmtree(parts, ignore_errors=True)
         while True:
             begun = (parts / "training.json").exists()
             words = ["train", "--resume", str(parts)] if begun else ["train", *flags(config), "--run", str(parts)]
-            for old in said.parent.glob("said-*"):
+            for old in said.parent.glob(f"{said.name}*"):
                 old.unlink()
             together = begin(words, processes, said)
             if done < kills:
+                if draw.random() >= STARTING:
+                    await_training(together, said)
                 together[0].join(draw.uniform(0, took))
             victim = draw.choice(together)
             if done < kills and victim.is_alive() and victim.pid is not None:
                 os.kill(victim.pid, signal.SIGKILL)
                 done += 1
                 victim.join()
-                # Until they have met, torch waits half an hour for the other, whom a launcher would end with it.
-                met = any(path.stat().st_size for path in said.parent.glob("said-*"))
-                assert end(together, PATIENCE) or not met, f"a process outlived the one that was killed, see {said}-*"
+                # Before they have met torch waits half an hour for the other, whom a launcher would end at once.
+                met = trains(said)
+                assert end(together, PATIENCE if met else 0.0) or not met, f"one outlived the other, see {said}-*"
+                training += met
+                if done % 10 == 0:
+                    print(f"{done} of {kills} kills, {training} in training", flush=True)
                 continue
             assert end(together, 3600) and all(process.exitcode == 0 for process in together), said
             break

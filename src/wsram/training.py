@@ -290,6 +290,7 @@ def _train(
         if main:
             run.forget_after(progress.step)
             run.keep_settings()
+            screen.say(f"Run: {run.folder} goes on after update {progress.step:,}")
     elif main:
         # Nothing is left behind by settings or data that turned out to be wrong before this point.
         run.begin(lambda folder: write_checkpoint(folder, network, optimizer, progress.to_json(where)), hashes)
