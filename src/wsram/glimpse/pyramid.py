@@ -111,7 +111,7 @@ class Pyramid:
         # of its row reads the margin's zeros, one above or below the level its rows of zeros: index -1 and height.
         column = torch.minimum(column.clamp(min=-side), width)
         row = torch.minimum((row + layout.span[:side]).clamp(min=-1), height)
-        stretch = start + row * (width + self.margin) + column
+        stretch = torch.addcmul(start + column, row, width + self.margin)
         stretch = layout.channels + stretch.unsqueeze(-2)
         return self.pixels.unfold(0, side, 1).index_select(0, stretch.flatten()).view(*stretch.shape, side)
 

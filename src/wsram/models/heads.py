@@ -72,7 +72,9 @@ class ClassHead(nn.Module):
         return outputs.gather(-1, answers.view(-1, 1, 1).expand(*outputs.shape[:-1], 1)).squeeze(-1)
 
     def vote(self, outputs: Tensor) -> Tensor:
-        """The log of the mean probability of each class."""
+        """The log of the mean probability of each class; of one sequence, what that says."""
+        if len(outputs) == 1:
+            return outputs[0]
         return torch.logsumexp(outputs, 0) - math.log(len(outputs))
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:

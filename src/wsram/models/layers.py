@@ -46,7 +46,7 @@ class Recurrence(nn.Module):
 
     def output(self, state: Tensor) -> Tensor:
         """The layer's output (..., size)."""
-        return state[..., : self.size]
+        return state if state.shape[-1] == self.size else state[..., : self.size]
 
     def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
         """The next state, of the leading axes of `inputs` (..., inputs) and `state`, which must agree."""

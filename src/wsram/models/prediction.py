@@ -39,6 +39,8 @@ FARTHEST = 0.95
 """How far from the middle, in units of location, a policy aims at most: raw outputs are infinite at the edge."""
 CLOSE = -1.5
 """Raw output of the spread around an aim, at first: at the default bounds 0.15, where others begin with 0.45."""
+SHORTEST = 1e-12
+"""Length below which a state is not made one of unit length."""
 Choose = Callable[[Policy, Tensor, Tensor], Action]
 """Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
 
@@ -212,7 +214,8 @@ class PredictionNetwork(nn.Module):
         # Of unit length, whatever r1's size: Adam moves each weight by the same step, and steps times a large
         # r1 would throw the next location into a corner before there is a gradient to stop it.
         r1 = self.lower.output(lower)
-        r1 = F.normalize(at_least_float32(r1), dim=-1).to(r1.dtype)
+        exact = at_least_float32(r1)
+        r1 = (exact / torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_min(SHORTEST)).to(r1.dtype)
         if self.trust is None:
             return self.upper(r1, upper)
         return torch.cat([self.upper(r1, upper[..., :-2]), upper[..., -2:]], -1)
