@@ -8,7 +8,9 @@ The column split says what each cell is for. Of each class and kind of cell, the
 are dealt out to five folds; one of them is for test, half of the next one for validation, the rest for training.
 
     python examples/solar_cells.py cells.csv            # fold 0 is for test; `cells.csv 3` leaves fold 3 out
-    wsram train cells.csv
+    python examples/solar_cells.py sure.csv 0 sure      # the same without the cells that experts doubted (1/3, 2/3)
+    wsram train cells.csv --run runs/solar TRAINING
+    python -m experiments glimpsed runs/solar cells.csv --test --no-probe
 """
 
 import csv
@@ -34,22 +36,22 @@ def parts(groups: list[str], test: int) -> list[str]:
 
 def main() -> None:
     """Write the table that the command line names."""
-    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], *([str(n)] for n in range(FOLDS))):
-        sys.exit("usage: python examples/solar_cells.py TABLE.csv [FOLD from 0 to 4]")
+    fold, sure = (*sys.argv[2:3], "0")[0], sys.argv[3:] == ["sure"]
+    if len(sys.argv) not in (2, 3, 3 + sure) or fold not in map(str, range(FOLDS)):
+        sys.exit("usage: python examples/solar_cells.py TABLE.csv [FOLD from 0 to 4 [sure]]")
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         sys.exit("the photographs are in the package elpv-dataset; pip install elpv-dataset")
     data = Path(spec.origin).parent / "data"
     cells = [line.split() for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines()]
     labels = ["defective" if float(probability) > 0.5 else "good" for _, probability, _ in cells]
-    split = parts(
-        [f"{label} {kind}" for label, (_, _, kind) in zip(labels, cells, strict=True)], int((*sys.argv, 0)[2])
-    )
+    split = parts([f"{label} {kind}" for label, (_, _, kind) in zip(labels, cells, strict=True)], int(fold))
     with Path(sys.argv[1]).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["path", "label", "split"])
-        for (name, _, _), label, part in zip(cells, labels, split, strict=True):
-            table.writerow([str(data / name), label, part])
+        for (name, probability, _), label, part in zip(cells, labels, split, strict=True):
+            if not sure or float(probability) in (0, 1):
+                table.writerow([str(data / name), label, part])
 
 
 if __name__ == "__main__":
