@@ -63,6 +63,9 @@ def differing(folder: Path, source: str) -> list[str]:
 
 if __name__ == "__main__":
     digits = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("WSRAM_DATA", str(DATA / "mnist"))
-    odd = [line for folder in FOLDERS for line in differing(folder, digits)]
-    print("\n".join(odd) or "Every figure is as it was kept.")
+    odd = 0
+    for folder in FOLDERS:
+        found = differing(folder, digits)
+        odd += len(found)
+        print("\n".join(found) or f"{folder.name}: every figure is as it was kept", flush=True)
     sys.exit(bool(odd))
