@@ -213,3 +213,4 @@ def test_a_record_that_is_published_names_no_place_of_the_machine() -> None:
         "provenance": {"command": "python -m experiments robust r mnist --save a.json", "commit": "1"},
     }
     assert without_machine({"network": {"units": 3}}) == {"network": {"units": 3}}
+    assert without_machine({"network": {"name": "/work/runs/r", "step": 3}})["network"] == {"name": "r", "step": 3}

@@ -328,8 +328,11 @@ def without_places(config: Config) -> Config:
 def without_machine(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of figures as it is published: the paths of its network and its command are those of no machine."""
     changes: dict[str, Any] = {}
-    if isinstance(record.get("network"), str):
-        changes["network"] = _without_machine(record["network"])
+    network = record.get("network")
+    if isinstance(network, str):
+        changes["network"] = _without_machine(network)
+    elif network is not None and "name" in network:
+        changes["network"] = network | {"name": _without_machine(network["name"])}
     if made := record.get("provenance"):
         changes["provenance"] = made | {"command": without_paths(made["command"])}
     return {**record, **changes}

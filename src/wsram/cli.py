@@ -182,7 +182,7 @@ def _evaluate(args: Evaluate, screen: Screen) -> None:
 
 
 def _diagnose(args: Diagnose, screen: Screen) -> None:
-    from wsram.cards import diagnosis_tables, posterior_table
+    from wsram.cards import diagnosis_tables, posterior_table, without_machine
     from wsram.diagnose import diagnose, posterior, reached
     from wsram.evaluate import keep, make_folder, open_trained
 
@@ -206,7 +206,7 @@ def _diagnose(args: Diagnose, screen: Screen) -> None:
         screen.show(table)
     screen.say(reached(found))
     if folder is not None:
-        keep(folder / "diagnosis.json", found, screen)
+        keep(folder / "diagnosis.json", without_machine(found), screen)
     if args.compare is not None:
         return
     distances = posterior(trained, batch=args.batch)
