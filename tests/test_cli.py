@@ -128,6 +128,8 @@ def test_diagnosis_shows_what_it_keeps(tmp_path: Path, digit_run: Path, capsys: 
         assert measured(found["variance"], found["low"], found["high"]) in said
     distances = json.loads((folder / "posterior.json").read_text())
     assert posterior_table(distances).rows[0][1] in said
+    assert all(distances[name] == record[name] for name in ("network", "data", "provenance"))
+    assert record["network"]["name"] == digit_run.name  # and no place of this machine
     assert "After 4 draws the widest 95% interval" in said
 
 

@@ -202,17 +202,19 @@ def _diagnose(args: Diagnose, screen: Screen) -> None:
         groups=None if args.groups is None else [name.strip() for name in args.groups.split(",")],
         screen=screen,
     )
+    found = without_machine(found)
     for table in diagnosis_tables(found):
         screen.show(table)
     screen.say(reached(found))
     if folder is not None:
-        keep(folder / "diagnosis.json", without_machine(found), screen)
+        keep(folder / "diagnosis.json", found, screen)
     if args.compare is not None:
         return
     distances = posterior(trained, batch=args.batch)
     screen.show(posterior_table(distances))
     if folder is not None:
-        keep(folder / "posterior.json", distances, screen)
+        about = {name: found[name] for name in ("network", "data", "provenance")}
+        keep(folder / "posterior.json", about | distances, screen)
 
 
 def _release(args: Release, screen: Screen) -> None:
