@@ -58,7 +58,7 @@ class ClassifierConfig:
     """One place with a spread, or a map over cells of the view, which can point at one of many things."""
     map_stride: int = 1
     """Pixels of the view along the side of a map's cell."""
-    map_toll: float = 10.0
+    map_toll: float = 20.0
     """Nats that a map's cells lose at first once they were looked at, with those around them; learned."""
     warp: float = 0.0
     """Strength of random rotation, shear, stretch and bending of every glimpse in training; 1 is about a hand's."""

@@ -181,6 +181,11 @@ class MapDistribution:
         return (2 * column_and_row + 1 + offset.clamp(-AT_EDGE, AT_EDGE)) / self.side - 1
 
 
+PULL = 6.0
+"""Nats that a query can add to a cell or take from it. Without a bound a map that has found some things ends up 100
+nats away from all others, which then are never tried, and pays any toll to look again (Bello et al. 2016, A.2)."""
+
+
 @dataclass(frozen=True)
 class Cells:
     """What a policy can point at in a batch of images, and what of it was already looked at.
@@ -204,7 +209,8 @@ class Cells:
         """The distribution that a query (..., batch, units) and logits of scales (..., batch, scales), joined, make."""
         units = self.keys.shape[-1]
         query = raw[..., :units] / math.sqrt(units)
-        logits = self.prior + torch.einsum("...bu,bcu->...bc", query, at_least_float32(self.keys))
+        energy = torch.einsum("...bu,bcu->...bc", query, at_least_float32(self.keys))
+        logits = self.prior + PULL * torch.tanh(energy / PULL)
         if self.visited is not None:
             logits = logits - self.toll * self.visited
         return MapDistribution(logits, raw[..., units:], self.offset, cells=self)

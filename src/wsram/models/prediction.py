@@ -148,7 +148,7 @@ class PredictionNetwork(nn.Module):
         aim: str = "middle",
         policy: str = "gaussian",
         map_stride: int = 1,
-        map_toll: float = 10.0,
+        map_toll: float = 20.0,
         warp: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
