@@ -167,12 +167,13 @@ def looking(experiment: str) -> str:
     return "\n\n".join(parts)
 
 
-def waited(experiment: str, file: str, library: str) -> str:
-    """How long an image takes where a network is used, and what measured it; beside torch a library made the answer."""
+def waited(experiment: str, file: str, library: str | None = None) -> str:
+    """How long an image takes where a network is used, and what measured it; beside torch a library may have answered."""
     found = json.loads((ROOT / "docs" / "results" / "exported" / file).read_text(encoding="utf-8"))
     shown, made = importlib.import_module(f"experiments.{experiment}").table(found), found["provenance"]
     origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}"
-    return f"{shown.title}.\n\n{shown.markdown()}\n\n{origin}, {library} {made[library]}."
+    beside = f", {library} {made[library]}" if library else ""
+    return f"{shown.title}.\n\n{shown.markdown()}\n\n{origin}{beside}."
 
 
 def outputs(name: str) -> str:
@@ -214,6 +215,7 @@ PARTS: dict[str, Callable[[], str]] = {
         for name in ("first", "models", "predict", "look", "explain", "train", "evaluate", "release")
     },
     "exported": functools.partial(waited, "exported", "speed.json", "onnxruntime"),
+    "answering": functools.partial(waited, "answering", "answering.json"),
     "app": functools.partial(waited, "served", "app.json", "gradio"),
     "released networks": released_table,
     "variances": variance_table,
