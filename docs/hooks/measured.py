@@ -168,7 +168,7 @@ def looking(experiment: str) -> str:
 
 
 def waited(experiment: str, file: str, library: str | None = None) -> str:
-    """How long an image takes where a network is used, and what measured it; beside torch a library may have answered."""
+    """How long an image takes where a network is used, and what measured it, in torch or in a library beside it."""
     found = json.loads((ROOT / "docs" / "results" / "exported" / file).read_text(encoding="utf-8"))
     shown, made = importlib.import_module(f"experiments.{experiment}").table(found), found["provenance"]
     origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}"
