@@ -193,6 +193,13 @@ class MegapixelRun:
     measured: Annotated[Measured, tyro.conf.arg(name="")]
 
 
+@dataclass(frozen=True)
+class MosaicRun:
+    """Measure a network that was trained on mosaics of photos, beside its encoder over every photo and over some."""
+
+    measured: Annotated[Measured, tyro.conf.arg(name="")]
+
+
 def _mnist(args: Mnist, screen: Screen) -> None:
     from experiments import mnist
 
@@ -299,6 +306,13 @@ def _megapixel(args: MegapixelRun, screen: Screen) -> None:
     megapixel(asked.network, asked.data, screen, test=asked.test, to=asked.save)
 
 
+def _mosaic(args: MosaicRun, screen: Screen) -> None:
+    from experiments.mosaic import mosaic
+
+    asked = args.measured
+    mosaic(asked.network, asked.data, screen, test=asked.test, to=asked.save)
+
+
 COMMANDS: Commands = {
     "mnist": (Mnist, _mnist),
     "flickr8k": (Flickr8k, _flickr8k),
@@ -307,6 +321,7 @@ COMMANDS: Commands = {
     "pointing": (Pointing, _pointing),
     "robust": (Robust, _robust),
     "megapixel": (MegapixelRun, _megapixel),
+    "mosaic": (MosaicRun, _mosaic),
     "sizes": (Sizes, _sizes),
     "exported": (Exported, _exported),
     "served": (Served, _served),

@@ -209,7 +209,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "what a time buys": bought,
     "robustness": robustness,
     "cards of limits": cards,
-    **{f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed", "megapixel")},
+    **{
+        f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed", "megapixel", "mosaic")
+    },
     **{
         f"output of {name}": functools.partial(outputs, name)
         for name in ("first", "models", "predict", "look", "explain", "train", "evaluate", "release")

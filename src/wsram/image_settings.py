@@ -12,7 +12,7 @@ from wsram.errors import UserError, require_at_least, require_finite
 
 Scene = Literal[
     "translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100",
-    "megapixel-majority", "megapixel-max", "megapixel-top", "megapixel-multi",
+    "megapixel-majority", "megapixel-max", "megapixel-top", "megapixel-multi", "mosaic",
 ]  # fmt: skip
 HUB = "hf:"
 """Before OWNER/NAME, or OWNER/NAME:CONFIGURATION, of a data set of the Hugging Face Hub."""
@@ -48,7 +48,7 @@ class ImageData:
     balance: bool = False
     """Show every class as often in training, however many images it has."""
     scene: Scene | None = None
-    """What digits are placed in; by default translated-scaled."""
+    """What digits are placed in, by default translated-scaled; or mosaic, of captioned photos of which one decides."""
     download: bool = False
     """Fetch MNIST, or a data set of the Hub, into the user cache if it is not there."""
     validation: int | None = None
@@ -58,7 +58,8 @@ class ImageData:
     empty: float = 0.0
     """Share of training scenes without a digit, which the network learns to call none."""
     training_images: int = 5000
-    """Of a megapixel scene: fixed images, a tenth of which are held out unless --validation says otherwise."""
+    """Of a megapixel scene: fixed images, a tenth of which are held out unless --validation says otherwise. Of mosaics:
+    those of an epoch."""
     canvas: int = 1500
     """Side of a megapixel scene, in pixels."""
     digits: int = 5
@@ -67,6 +68,8 @@ class ImageData:
     """Scribbles on a megapixel scene, drawn from a bank of as many."""
     order: Literal["digits-last", "noise-last"] = "digits-last"
     """What covers the other on a megapixel scene."""
+    photos: int = 12
+    """Along each side of a mosaic, 224 pixels each."""
 
     def __post_init__(self) -> None:
         require_finite(self)

@@ -120,6 +120,24 @@ RECIPES: dict[str, Config] = {
         estimator=EstimatorConfig("wake-sleep-credit", "policy", samples=2),
         schedule=ScheduleConfig(updates=3000, batch=32, learning_rate=1.5e-3, weight_decay=0.01, evaluate_every=250),
     ),
+    # One photo of many decides. What ImageNet taught reads glimpses and the view; the rest learns from the answers.
+    "mosaic": ClassificationConfig(
+        data=ImageData("", scene="mosaic"),
+        model=ClassifierConfig(
+            glimpses=8,
+            patch=80,
+            scales=(2,),
+            network="efficientnet-lite0:7",
+            widths=(32, 64),
+            view=288,
+            policy="map",
+            map_stride=8,
+            dropout=0.2,
+        ),
+        estimator=EstimatorConfig("wake-sleep-credit", "policy", samples=2),
+        schedule=ScheduleConfig(updates=2000, batch=16, learning_rate=2e-3, weight_decay=0.01, evaluate_every=500),
+        every_glimpse=0.3,
+    ),
     # Reweighted wake-sleep with the inference network that reads the caption.
     "captions": _CAPTIONS,
     # The variational baseline (REINFORCE) that it is compared with; everything else is the same.

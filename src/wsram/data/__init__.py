@@ -26,6 +26,10 @@ def open_data(data: ImageData | CaptionData, seed: int = 0) -> Splits:
         from wsram.data.captioned import open_captions
 
         return open_captions(data)
+    if data.scene == "mosaic":
+        from wsram.data.mosaic import open_mosaics
+
+        return open_mosaics(data, seed)
     if is_digits(data.source) and (data.scene or "").startswith("megapixel"):
         from wsram.data.megapixel import open_megapixel
 

@@ -196,10 +196,11 @@ class ViewNetwork(nn.Module):
 class MapNetwork(nn.Module):
     """The low-resolution view of the whole image, as cells that a policy can point at.
 
-    Two convolutions see a cell and those around it. The map starts at the contrast of the
-    view (see `contrast_of`), whose weight is learned.
+    Two convolutions see a cell and those around it; or one that reads the features of a pretrained network, up to its
+    stage `VIEW_STAGE`. The map starts at the contrast of the view (see `contrast_of`), whose weight is learned.
 
     Args:
+        kind: of network, see `GlimpseNetwork`; what is not pretrained are the two convolutions.
         channels: of the images.
         side: of the view, in pixels, a multiple of `stride`.
         stride: pixels of the view along the side of a cell.
@@ -207,23 +208,40 @@ class MapNetwork(nn.Module):
         units: of a cell's key.
         widths: channels of the two convolutions are the first of these.
         toll: nats that cells lose at first once they were looked at; learned.
+        freeze: whether a pretrained network stays as it is.
     """
 
     def __init__(
-        self, *, channels: int, side: int, stride: int, features: int, units: int, widths: Sequence[int], toll: float
+        self,
+        kind: str,
+        *,
+        channels: int,
+        side: int,
+        stride: int,
+        features: int,
+        units: int,
+        widths: Sequence[int],
+        toll: float,
+        freeze: bool = True,
     ) -> None:
         super().__init__()
         if stride < 1 or side % stride or side < stride:
             raise UserError(f"the view's side must be a multiple of the map's stride, got {side} and {stride}")
         self.stride = stride
         first, second = widths[:2] if len(widths) > 1 else (*widths, *widths)
-        layers = nn.Sequential(
+        if is_trunk(kind):
+            trunk = Trunk(kind, channels, freeze=freeze, deepest=VIEW_STAGE)
+            if stride != trunk.stride:
+                raise UserError(f"{kind} sees cells of {trunk.stride} pixels, got a map's stride of {stride}")
+            # Over all cells at once, so that they still differ by as much as they did. Nothing of it is learned: torch
+            # 2.13 crashes in its backward pass in bfloat16 where the features before it have no gradient.
+            seeing: tuple[nn.Module, ...] = (trunk, nn.GroupNorm(1, trunk.channels, affine=False))
+            first = trunk.channels
+        else:
             # Of twice a cell's side: a whole number of pixels on each side of it.
-            nn.Conv2d(channels, first, 2 * stride + stride % 2, stride, padding=(stride + stride % 2) // 2),
-            nn.ReLU(),
-            nn.Conv2d(first, second, 3, padding=1),
-            nn.ReLU(),
-        )
+            reach = (stride + stride % 2) // 2
+            seeing = (nn.Conv2d(channels, first, 2 * stride + stride % 2, stride, padding=reach), nn.ReLU())
+        layers = nn.Sequential(*seeing, nn.Conv2d(first, second, 3, padding=1), nn.ReLU())
         self.layers = layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
         self.read = nn.Linear(second, features)
         self.key = nn.Linear(second, units)

@@ -179,8 +179,8 @@ class PredictionNetwork(nn.Module):
             raise UserError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
         self.view_network: ViewNetwork | MapNetwork
         if policy == "map":
-            pointing: dict[str, Any] = {"stride": map_stride, "units": KEY_UNITS, "toll": map_toll, "widths": widths}
-            self.view_network = MapNetwork(channels=channels, side=view, features=upper_units, **pointing)
+            pointing: dict[str, Any] = {"stride": map_stride, "units": KEY_UNITS, "toll": map_toll}
+            self.view_network = MapNetwork(network, side=view, features=upper_units, **pointing, **reading)
         else:
             self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
         self.upper = Recurrence(recurrence, lower_units, upper_units)

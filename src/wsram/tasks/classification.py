@@ -20,6 +20,7 @@ from wsram.estimators.diagnostics import scale_usage
 from wsram.glimpse.actions import Action
 from wsram.glimpse.exploration import coverage_penalty, entropy_bonus
 from wsram.glimpse.policies import Policy
+from wsram.glimpse.source import in_unit
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead, Head, LabelsHead, NumberHead
 from wsram.models.inheriting import begin_from
@@ -278,7 +279,10 @@ class Classification:
             looked = network.eval().predict(examples.images)
         titles = _titles(network.head, looked.outputs, examples.answers)
         heading = f"{network.prediction.glimpses} glimpses, in order; ×k: a glimpse pixel spans k image pixels"
-        images: list[Any] = [examples.images[n] for n in range(len(examples.images))]
+        given: list[Any] = [examples.images[n] for n in range(len(examples.images))]
+        images = [
+            each if isinstance(each, Tensor) else in_unit(each.read(0, 0, each.height, each.width)) for each in given
+        ]
         return draw_glimpses(images, network.prediction.sensor, looked.action, titles, heading=heading)
 
 

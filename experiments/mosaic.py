@@ -1,0 +1,248 @@
+"""A network that looks for the one photo of a mosaic that decides: beside the same encoder over every photo, or some.
+
+Over every photo is the ceiling: what a mosaic's answer can be told by with all of its photos encoded. Over as many
+random photos as there are glimpses is the floor. Both encode the middle of a photo, as much of it as a glimpse spans,
+and learn their heads from training mosaics' answers alone, as the network did; of two ways to pool the photos of a
+mosaic (attention, Ilse et al. 2018, and the softmax over all evidence) the one counts that validation prefers.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.megapixel import overlap
+from experiments.pages import shown
+from wsram.data.mosaic import Mosaics
+from wsram.errors import UserError
+from wsram.evaluate import Trained, open_trained
+from wsram.glimpse.pyramid import average_pool
+from wsram.glimpse.source import in_unit
+from wsram.models.classifier import AttentionClassifier
+from wsram.models.layers import MeanAndMost
+from wsram.models.trunk import Trunk
+from wsram.provenance import provenance
+from wsram.runtime import autocast
+from wsram.tables import Table
+from wsram.tasks.measuring import parts
+from wsram.terminal import Screen
+
+FOUND = 0.5
+"""Share of a glimpse that must lie on a photo for the photo to count as looked at."""
+TIMED = 10
+"""Mosaics that are timed, one at a time; the median counts."""
+UNITS, STEPS, BATCH, RATE, DECAY, DROPOUT = 64, 1500, 32, 2e-3, 0.1, 0.3
+"""Of the heads of ceiling and floor: hidden units, updates, mosaics in one, peak rate, weight decay, dropout."""
+POOLINGS = ("attention", "evidence")
+
+
+def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Path | None) -> dict[str, Any]:
+    """Show error and deciding photos looked at after each glimpse, what that costs, and how ceiling and floor do.
+
+    Args:
+        name: of a network that was trained on mosaics and reads glimpses with a pretrained network.
+        source: of the photos.
+        screen: where the figures are shown.
+        test: measure on the test mosaics rather than those of validation.
+        to: a JSON file to keep the figures in.
+
+    Raises:
+        UserError: a network of other images, or no photos.
+    """
+    trained = open_trained(name, source=source)
+    dataset, network = trained.examples(test=test), trained.network
+    train, validation = trained.splits.train, trained.splits.validation
+    if not (
+        isinstance(dataset, Mosaics)
+        and isinstance(network, AttentionClassifier)
+        and len(network.arguments["scales"]) == 1
+    ):
+        raise UserError(f"{name} was not trained on mosaics with glimpses of one scale; name a network that was")
+    assert isinstance(train, Mosaics) and isinstance(validation, Mosaics)
+    after, looked_at = _looked(trained, network, dataset)
+    glimpses = network.prediction.glimpses
+    encode = _encoder(network)
+    features = {id(each): encode(each.photos.pixels) for each in (train, validation, dataset)}
+
+    def headed(tiles: int) -> dict[str, Any]:
+        """Figures of the better of two heads on so many photos of each mosaic."""
+        heads = {pooling: _trained_head(train, features[id(train)], tiles, pooling) for pooling in POOLINGS}
+        errors = {name: _error(head, validation, features[id(validation)], tiles) for name, head in heads.items()}
+        best = min(errors, key=errors.__getitem__)
+        few = dataset.photos.pixels[:tiles]
+        return {
+            "error": _error(heads[best], dataset, features[id(dataset)], tiles),
+            "pooling": best,
+            "validation_errors": errors,
+            "multiply_adds": tiles * _multiply_adds(lambda: encode(few[:1])),
+            "milliseconds": _milliseconds([lambda: encode(few)] * 3),
+        }
+
+    one = [dataset.batch(torch.tensor([n])).images for n in range(min(TIMED, len(dataset)))]
+    ways = {
+        "glimpses": {
+            "error": after[-1],
+            "multiply_adds": _multiply_adds(lambda: network.predict(one[0])),
+            "milliseconds": _milliseconds([lambda image=image: network.predict(image) for image in one]),
+        },
+        "as many random photos": headed(glimpses),
+        "every photo": headed(dataset.along**2),
+    }
+    found = {
+        "network": trained.name,
+        "set": "test" if test else "validation",
+        "mosaics": len(dataset),
+        "photos": dataset.along**2,
+        "side": dataset.along * dataset.photos.side,
+        "precision": network.precision,
+        "error_after": after,
+        "looked_at_after": looked_at,
+        "ways": ways,
+        "gain": _gain(ways),
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "provenance": provenance(),
+    }
+    return shown(found, table(found), screen, to)
+
+
+def table(found: dict[str, Any]) -> Table:
+    """Error and deciding photos looked at after each glimpse; and both ends of what could be expected."""
+    ways = found["ways"]
+    most = ways["every photo"]["multiply_adds"]
+
+    def cost(way: str) -> list[str]:
+        row = ways[way]
+        return [f"{row['multiply_adds']:,.0f} ({row['multiply_adds'] / most:.1%})", f"{row['milliseconds']:,.0f}"]
+
+    each = list(zip(found["error_after"], found["looked_at_after"], strict=True))
+    rows = [[f"{n} glimpse(s)", f"{error:.1%}", f"{share:.1%}", "", ""] for n, (error, share) in enumerate(each, 1)]
+    rows[-1][3:] = cost("glimpses")
+    some = f"{len(each)} random photos"
+    rows.append([some, f"{ways['as many random photos']['error']:.1%}", "", *cost("as many random photos")])
+    rows.append(["every photo", f"{ways['every photo']['error']:.1%}", "100.0%", *cost("every photo")])
+    title = (
+        f"{found['network']}, {found['mosaics']:,} {found['set']} mosaics of {found['photos']} photos, {found['side']:,} "
+        f"pixels a side: {found['gain']:.0%} of what every photo gains over random ones; "
+        f"{found['peak_megabytes']:,.0f} MiB at the peak"
+    )
+    header = ["what is seen", "error", "deciding photo looked at", "million multiply-adds", "ms a mosaic"]
+    return Table(title, header, rows)
+
+
+def _gain(ways: dict[str, Any]) -> float:
+    """Of what every photo gains over random ones, the share that glimpses gain."""
+    floor, ceiling = ways["as many random photos"]["error"], ways["every photo"]["error"]
+    return (floor - ways["glimpses"]["error"]) / (floor - ceiling)
+
+
+def _looked(trained: Trained, network: AttentionClassifier, dataset: Mosaics) -> tuple[list[float], list[float]]:
+    """Error of the mode, and share of mosaics whose deciding photo was looked at, after each glimpse."""
+    wrong, seen = [], []
+    sensor, device = network.prediction.sensor, next(network.parameters()).device
+    span, side = sensor.patch_size * sensor.scales[0], dataset.photos.side
+    for part, batch in parts(network, dataset):
+        with torch.no_grad(), autocast(network.precision, device)():
+            looked = network.predict(batch.images)
+        wrong.append(looked.outputs_after.argmax(-1) != batch.answers.unsqueeze(-1))
+        corners = side * torch.tensor([dataset.draw(n).needle for n in part.tolist()], device=device).unsqueeze(1)
+        spans = torch.full(looked.action.scale.shape, float(span), device=device)
+        held = overlap(looked.action.location, spans, corners, dataset.along * side, side)[..., 0]
+        seen.append((held * side**2 / span**2 >= FOUND).cummax(1).values)
+    return torch.cat(wrong).float().mean(0).tolist(), torch.cat(seen).float().mean(0).tolist()
+
+
+def _encoder(network: AttentionClassifier) -> Callable[[Tensor], Tensor]:
+    """From photos (photos, 3, side, side) uint8 to features (photos, features), as the network's glimpses are read."""
+    trunk = next((each for each in network.prediction.glimpse_network.modules() if isinstance(each, Trunk)), None)
+    if trunk is None:
+        raise UserError("the network reads glimpses with nothing pretrained; name one that does")
+    read, pooled, sensor = trunk, MeanAndMost(), network.prediction.sensor
+    context = autocast(network.precision, next(network.parameters()).device)
+
+    def encode(photos: Tensor) -> Tensor:
+        k = sensor.scales[0]
+        span = sensor.patch_size * k
+        first = (photos.shape[-1] - span) // 2
+        found = []
+        with torch.no_grad(), context():
+            for part in photos[..., first : first + span, first : first + span].split(64):
+                found.append(pooled(read(average_pool(in_unit(part), k))).float())
+        return torch.cat(found)
+
+    return encode
+
+
+class _Head(nn.Module):
+    """What the features of a mosaic's photos come to."""
+
+    def __init__(self, like: Tensor, scenes: int, pooling: str) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.mean, self.spread = like.mean(0), like.std(0) + 1e-5
+        layers = nn.Dropout(DROPOUT), nn.Linear(like.shape[1], UNITS), nn.ReLU(), nn.Linear(UNITS, scenes + 1)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor, places: Tensor) -> Tensor:
+        """Logits (mosaics, scenes) of photos (mosaics, count) int64, numbers of `features` (photos, features)."""
+        each = self.layers((features - self.mean) / self.spread)[places]
+        evidence, attention = each[..., :-1], each[..., -1:]
+        if self.pooling == "attention":
+            return (attention.softmax(1) * evidence).sum(1)
+        return torch.logsumexp(evidence, 1)
+
+
+def _places(dataset: Mosaics, numbers: range, tiles: int, epoch: int | None) -> tuple[Tensor, Tensor]:
+    """Photos (mosaics, tiles) of mosaics, all or some at random, and answers (mosaics,)."""
+    drawn = [dataset.draw(n, epoch) for n in numbers]
+    places = torch.stack([each.places.flatten() for each in drawn])
+    generator = torch.Generator().manual_seed(numbers.start + (0 if epoch is None else 1))
+    some = torch.rand(places.shape, generator=generator).topk(tiles, -1).indices
+    return places.gather(1, some), torch.tensor([each.answer for each in drawn])
+
+
+def _trained_head(train: Mosaics, features: Tensor, tiles: int, pooling: str) -> _Head:
+    """A head that learned from training mosaics, other ones in every update."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = _Head(features, len(train.spec.names), pooling)
+        optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.1)
+        for step in range(STEPS):
+            places, answers = _places(train, range(step * BATCH, (step + 1) * BATCH), tiles, 0)
+            optimizer.zero_grad()
+            F.cross_entropy(head(features, places), answers).backward()
+            optimizer.step()
+            schedule.step()
+    return head.eval()
+
+
+@torch.no_grad()
+def _error(head: _Head, dataset: Mosaics, features: Tensor, tiles: int) -> float:
+    places, answers = _places(dataset, range(len(dataset)), tiles, None)
+    return float((head(features, places).argmax(-1) != answers).float().mean())
+
+
+def _multiply_adds(call: Callable[[], Any]) -> float:
+    """Millions of them."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 2e6
+
+
+def _milliseconds(calls: list[Callable[[], Any]]) -> float:
+    taken = []
+    with torch.inference_mode():
+        for call in calls:
+            began = time.perf_counter()
+            call()
+            taken.append(1000 * (time.perf_counter() - began))
+    return median(taken)
