@@ -70,7 +70,7 @@ def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Pat
     assert isinstance(train, Mosaics) and isinstance(validation, Mosaics)
     after, looked_at = _looked(trained, network, dataset)
     glimpses = network.prediction.glimpses
-    encode = _encoder(network)
+    encode = encoder_of(network)
     features = {id(each): encode(each.photos.pixels) for each in (train, validation, dataset)}
 
     def headed(tiles: int) -> dict[str, Any]:
@@ -130,8 +130,8 @@ def table(found: dict[str, Any]) -> Table:
     rows.append([some, f"{ways['as many random photos']['error']:.1%}", "", *cost("as many random photos")])
     rows.append(["every photo", f"{ways['every photo']['error']:.1%}", "100.0%", *cost("every photo")])
     title = (
-        f"{found['network']}, {found['mosaics']:,} {found['set']} mosaics of {found['photos']} photos, {found['side']:,} "
-        f"pixels a side: {found['gain']:.0%} of what every photo gains over random ones; "
+        f"{found['network']}, {found['mosaics']:,} {found['set']} mosaics of {found['photos']} photos, "
+        f"{found['side']:,} pixels a side: {found['gain']:.0%} of what every photo gains over random ones; "
         f"{found['peak_megabytes']:,.0f} MiB at the peak"
     )
     header = ["what is seen", "error", "deciding photo looked at", "million multiply-adds", "ms a mosaic"]
@@ -160,7 +160,7 @@ def _looked(trained: Trained, network: AttentionClassifier, dataset: Mosaics) ->
     return torch.cat(wrong).float().mean(0).tolist(), torch.cat(seen).float().mean(0).tolist()
 
 
-def _encoder(network: AttentionClassifier) -> Callable[[Tensor], Tensor]:
+def encoder_of(network: AttentionClassifier) -> Callable[[Tensor], Tensor]:
     """From photos (photos, 3, side, side) uint8 to features (photos, features), as the network's glimpses are read."""
     trunk = next((each for each in network.prediction.glimpse_network.modules() if isinstance(each, Trunk)), None)
     if trunk is None:

@@ -250,7 +250,14 @@ class MapNetwork(nn.Module):
 
     def forward(self, view: Tensor) -> Cells:
         """The cells of views (batch, channels, side, side)."""
-        seen = self.layers(view).flatten(-2).mT
-        contrast, offset = contrast_of(view, self.stride)
-        features = F.relu(self.read(seen.mean(-2)))
-        return Cells(self.key(seen), at_least_float32(self.trust * contrast), offset, self.toll, features)
+        return self.cells(self.features(view), *contrast_of(view, self.stride))
+
+    def features(self, view: Tensor) -> Tensor:
+        """What of views is read of each cell by itself: (batch, channels, cells, cells)."""
+        return self.layers[:2](view)
+
+    def cells(self, features: Tensor, contrast: Tensor, offset: Tensor) -> Cells:
+        """The cells of views with these features, and contrast and offsets as `contrast_of` gives them."""
+        seen = self.layers[2:](features).flatten(-2).mT
+        whole = F.relu(self.read(seen.mean(-2)))
+        return Cells(self.key(seen), at_least_float32(self.trust * contrast), offset, self.toll, whole)
