@@ -200,6 +200,26 @@ class MosaicRun:
     measured: Annotated[Measured, tyro.conf.arg(name="")]
 
 
+@dataclass(frozen=True)
+class MosaicTrain:
+    """Teach a network to look at mosaics of photos, by the recipe mosaic, from features that are made once."""
+
+    data: Annotated[str, tyro.conf.Positional]
+    """Captioned photos in Flickr8k's layout, or one of Karpathy's JSON files."""
+    to: Path = Path("runs/mosaic-features")
+    """Folder of the network, which is made."""
+    mosaics: int = 2000
+    """Training mosaics whose views are read by the pretrained network, once."""
+    updates: int = 3000
+    """Optimizer steps."""
+    batch: int = 32
+    """Mosaics in an update."""
+    samples: int = 4
+    """Glimpse sequences for each mosaic."""
+    seed: int = 0
+    """Of the initial weights, the order of the mosaics and everything drawn."""
+
+
 def _mnist(args: Mnist, screen: Screen) -> None:
     from experiments import mnist
 
@@ -313,6 +333,14 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
     mosaic(asked.network, asked.data, screen, test=asked.test, to=asked.save)
 
 
+def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
+    from experiments.mosaic_training import teach
+
+    changes = {name: getattr(args, name) for name in ("updates", "batch", "samples", "seed")}
+    changes["evaluate_every"] = max(1, args.updates // 20)
+    teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes)
+
+
 COMMANDS: Commands = {
     "mnist": (Mnist, _mnist),
     "flickr8k": (Flickr8k, _flickr8k),
@@ -322,6 +350,7 @@ COMMANDS: Commands = {
     "robust": (Robust, _robust),
     "megapixel": (MegapixelRun, _megapixel),
     "mosaic": (MosaicRun, _mosaic),
+    "mosaic-train": (MosaicTrain, _mosaic_train),
     "sizes": (Sizes, _sizes),
     "exported": (Exported, _exported),
     "served": (Served, _served),

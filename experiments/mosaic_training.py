@@ -12,20 +12,20 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from experiments.mosaic import encoder_of
 from wsram.config import ClassificationConfig, changed
-from wsram.data import Batch
-from wsram.data.mosaic import Mosaic, Mosaics
+from wsram.data.mosaic import SIDE, Mosaic, Mosaics
 from wsram.evaluate import make_folder
 from wsram.glimpse.policies import Cells, contrast_of
-from wsram.glimpse.sensor import Sensor
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.layers import MapNetwork
 from wsram.models.pretrained import save_network
@@ -35,7 +35,7 @@ from wsram.runs import SETTINGS, write_whole
 from wsram.runtime import autocast
 from wsram.schedule import batches, fade, learning_rate
 from wsram.settings import to_json
-from wsram.tasks import TASKS, Update
+from wsram.tasks import TASKS
 from wsram.terminal import Screen
 from wsram.training import build_optimizer, estimation, resolved, step_generator, step_seed
 
@@ -45,46 +45,65 @@ TOGETHER = 8
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch of mosaics as features; what `_Reading` cuts glimpses of. See `wsram.glimpse.source.Glimpsable`.
+    """A batch of mosaics as features; see `wsram.glimpse.source.Glimpsable`.
 
-    grid: (batch, along, along, features) of the photos' middles.
+    photos: (photos, features) of the photos' middles.
+    places: (batch, along, along) int64, which of them lies where.
     seen: (batch, channels + 3, cells, cells) of the view: its features, contrast and offsets.
+    side: of a photo, in pixels.
+    factors: (1,) int64, the sensor's scale.
     """
 
-    grid: Tensor
+    photos: Tensor
+    places: Tensor
     seen: Tensor
+    side: int
+    factors: Tensor
 
     def __len__(self) -> int:
         """How many mosaics there are."""
-        return len(self.grid)
+        return len(self.places)
+
+    @property
+    def channels(self) -> int:
+        """Features of a glimpse."""
+        return self.photos.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.photos.device
+
+    @property
+    def reach(self) -> Tensor:
+        """(batch, 2) half the way from the centre of the first column and row of pixels to that of the last."""
+        return torch.full((len(self), 2), (self.places.shape[1] * self.side - 1) / 2)
 
     def view(self, side: int) -> Tensor:
         """The view's features, in place of the view."""
         return self.seen
 
+    def windows(self, scale: Tensor, column: Tensor, row: Tensor, side: int) -> Tensor:
+        """(..., batch, features, 2, 2), at every place the mean of the photos that a window lies on, by how much does.
 
-class _Reading:
-    """In place of a sensor: a glimpse is the mean of the photos that it lies on, by how much of it does.
+        Of what is read a sensor interpolates a row and a column less: one feature vector.
+        """
+        edge = self.side * torch.arange(self.places.shape[1])
+        k = self.factors[scale].unsqueeze(-1)
+        touched = []
+        for first in (row, column):
+            inside = torch.minimum(first * k + (side - 1) * k, edge + self.side) - torch.maximum(first * k, edge)
+            touched.append((inside.clamp(min=0) / ((side - 1) * k)).topk(2, -1))  # no window is wider than a photo
+        (down, rows), (across, columns) = touched
+        image = torch.arange(len(self)).view(-1, 1, 1)
+        found = self.photos[self.places[image, rows.unsqueeze(-1), columns.unsqueeze(-2)]]  # ..., 2, 2, features
+        shares = down.unsqueeze(-1) * across.unsqueeze(-2)
+        features = (shares.unsqueeze(-1) * found).sum((-3, -2))
+        return features[..., None, None].expand(*features.shape, 2, 2)
 
-    Args:
-        span: side of a glimpse, in sides of a photo.
-    """
-
-    def __init__(self, span: float) -> None:
-        self.span = span
-
-    def pyramid(self, images: Encoded, looks: int | None = None) -> Encoded:
-        """Themselves."""
-        return images
-
-    def __call__(self, images: Encoded, location: Tensor, scale: Tensor) -> Tensor:
-        """Features (..., batch, features, 1, 1) of glimpses at `location` (..., batch, 2)."""
-        along = images.grid.shape[1]
-        middle = ((location.float() + 1) * along / 2).unsqueeze(-1)  # x, y in photos; the half pixel does not matter
-        edge = torch.arange(along, device=location.device)
-        inside = torch.minimum(middle + self.span / 2, edge + 1) - torch.maximum(middle - self.span / 2, edge)
-        across, down = (inside.clamp(min=0) / self.span).unbind(-2)
-        return torch.einsum("...bi,...bj,bijf->...bf", down, across, images.grid)[..., None, None]
+    def select(self, index: Tensor) -> Encoded:
+        """The mosaics numbered `index`."""
+        return replace(self, places=self.places[index], seen=self.seen[index])
 
 
 class _Seeing(nn.Module):
@@ -99,42 +118,30 @@ class _Seeing(nn.Module):
         return self.network.cells(seen[:, :-3], seen[:, -3].flatten(1), seen[:, -2:].flatten(-2).mT)
 
 
+@dataclass(frozen=True)
 class Features:
-    """Mosaics as features, made once.
+    """Mosaics as features.
 
-    Args:
-        network: whose frozen parts make them.
-        dataset: of the mosaics.
-        count: how many, from the first.
-        epoch: of which; None for those that are evaluated.
+    photos, places, seen: see `Encoded`; `seen` in half of float32's bytes, 100 kB a mosaic.
+    answers: (mosaics,) int64.
+    needles: (mosaics, 2) int64, row and column of the photo that decides; for figures, never for training.
+    factors: (1,) int64, the sensor's scale.
     """
 
-    def __init__(self, network: AttentionClassifier, dataset: Mosaics, count: int, epoch: int | None) -> None:
-        seeing, side = cast(MapNetwork, network.prediction.view_network), network.prediction.view
-        drawn = [dataset.draw(n, epoch) for n in range(count)]
-        self.places = torch.stack([each.places for each in drawn])
-        self.answers = torch.tensor([each.answer for each in drawn])
-        self.needles = torch.tensor([each.needle for each in drawn])
-        self.photos = encoder_of(network)(dataset.photos.pixels)
-        found = []
-        for numbers in torch.arange(count).split(TOGETHER):
-            images = cast(list[Mosaic], dataset.batch(numbers, epoch).images)
-            view = torch.stack([image.view(side) for image in images])
-            with torch.no_grad(), autocast(network.precision, view.device)():
-                features = seeing.features(view)
-            contrast, offset = contrast_of(view, seeing.stride)
-            cells = features.shape[-2:]
-            parts = features, contrast.unflatten(-1, (1, *cells)), offset.mT.unflatten(-1, cells)
-            found.append(torch.cat([part.half() for part in parts], 1))  # half of what float32 takes: 100 kB a mosaic
-        self.seen = torch.cat(found)
+    photos: Tensor
+    places: Tensor
+    seen: Tensor
+    answers: Tensor
+    needles: Tensor
+    factors: Tensor
 
     def __len__(self) -> int:
         """How many mosaics there are."""
         return len(self.answers)
 
-    def batch(self, index: Tensor) -> Batch:
-        """Mosaics numbered `index`, as `Encoded`, and their answers."""
-        return Batch(cast(Any, Encoded(self.photos[self.places[index]], self.seen[index].float())), self.answers[index])
+    def images(self, index: Tensor) -> Encoded:
+        """Mosaics numbered `index`."""
+        return Encoded(self.photos, self.places[index], self.seen[index].float(), SIDE, self.factors)
 
     @torch.no_grad()
     def measured(self, network: AttentionClassifier) -> dict[str, float]:
@@ -143,28 +150,68 @@ class Features:
         wrong, found = 0.0, 0.0
         along = self.places.shape[1]
         for index in torch.arange(len(self)).split(50):
-            batch = self.batch(index)
             with autocast(network.precision, torch.device("cpu"))():
-                looked = network.predict(batch.images)
-            wrong += float((looked.outputs.argmax(-1) != batch.answers).sum())
+                looked = network.predict(self.images(index))
+            wrong += float((looked.outputs.argmax(-1) != self.answers[index]).sum())
             at = ((looked.action.location + 1) * along / 2).long().flip(-1)
             found += float((at == self.needles[index].unsqueeze(1)).all(-1).any(-1).sum())
         network.train()
         return {"validation_error": wrong / len(self), "looked_at": found / len(self)}
 
 
+def features_of(path: Path, network: AttentionClassifier, dataset: Mosaics, count: int, epoch: int | None) -> Features:
+    """The first mosaics of a set as the network's frozen parts see them, made now or kept in a file by an earlier call.
+
+    Args:
+        path: the file; one that was made of something else is made anew.
+        network: whose frozen parts make them.
+        dataset: of the mosaics.
+        count: how many, from the first.
+        epoch: of which; None for those that are evaluated.
+    """
+    asked = {
+        name: network.arguments[name] for name in ("network", "patch", "scales", "view", "map_stride", "precision")
+    }
+    made_of = json.dumps({"data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch} | asked)
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            if file.metadata() == {"made_of": made_of}:
+                return Features(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  no mapping
+    seeing, side = cast(MapNetwork, network.prediction.view_network), network.prediction.view
+    drawn = [dataset.draw(n, epoch) for n in range(count)]
+    found = []
+    for numbers in torch.arange(count).split(TOGETHER):
+        images = cast(list[Mosaic], dataset.batch(numbers, epoch).images)
+        view = torch.stack([image.view(side) for image in images])
+        with torch.no_grad(), autocast(network.precision, view.device)():
+            features = seeing.features(view)
+        contrast, offset = contrast_of(view, seeing.stride)
+        cells = features.shape[-2:]
+        parts = features, contrast.unflatten(-1, (1, *cells)), offset.mT.unflatten(-1, cells)
+        found.append(torch.cat([part.half() for part in parts], 1))
+    made = Features(
+        photos=encoder_of(network)(dataset.photos.pixels),
+        places=torch.stack([each.places for each in drawn]),
+        seen=torch.cat(found),
+        answers=torch.tensor([each.answer for each in drawn]),
+        needles=torch.tensor([each.needle for each in drawn]),
+        factors=torch.tensor(network.prediction.sensor.scales),
+    )
+    save_file(vars(made), path, metadata={"made_of": made_of})
+    return made
+
+
 @contextmanager
-def reading_features(network: AttentionClassifier, span: float) -> Iterator[None]:
+def reading_features(network: AttentionClassifier) -> Iterator[None]:
     """Within it the network reads `Encoded`, not pixels."""
     prediction = network.prediction
-    sensor, seeing, reading = prediction.sensor, prediction.view_network, prediction.glimpse_network.what[:2]
-    prediction.sensor, prediction.view_network = cast(Sensor, _Reading(span)), cast(Any, _Seeing(cast(Any, seeing)))
-    prediction.glimpse_network.what[0], prediction.glimpse_network.what[1] = nn.Identity(), nn.Flatten()
+    seeing, reading = prediction.view_network, prediction.glimpse_network.what
+    prediction.view_network = cast(MapNetwork, _Seeing(cast(MapNetwork, seeing)))
+    prediction.glimpse_network.what = nn.Sequential(nn.Flatten(), *list(reading)[2:])
     try:
         yield
     finally:
-        prediction.sensor, prediction.view_network = sensor, seeing
-        prediction.glimpse_network.what[0], prediction.glimpse_network.what[1] = reading
+        prediction.view_network, prediction.glimpse_network.what = seeing, reading
 
 
 def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[str, Any]) -> AttentionClassifier:
@@ -191,19 +238,21 @@ def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[
     network = cast(AttentionClassifier, task.build(config, train.spec))
     task.begin(config, network)
     began = time.perf_counter()
-    taught, measured = Features(network, train, mosaics, 0), Features(network, held_out, len(held_out), None)
+    taught = features_of(to / "training.safetensors", network, train, mosaics, 0)
+    measured = features_of(to / "validation.safetensors", network, held_out, len(held_out), None)
     encoding = time.perf_counter() - began
     screen.say(f"Encoded {len(taught) + len(measured):,} views and all photos in {encoding:.0f} s")
     optimizer = build_optimizer(network, schedule)
     estimate_of, device = estimation(config), torch.device("cpu")
     rows = []
-    with reading_features(network, config.model.patch * config.model.scales[0] / train.photos.side):
+    with reading_features(network):
         network.train()
-        for step, epoch, index in batches(schedule, len(taught), 0):
+        for step, _, index in batches(schedule, len(taught), 0):
             torch.manual_seed(step_seed(schedule.seed, step + 2**31))  # of dropout, as in training on pixels
-            update = Update(step, epoch, step_generator(schedule.seed, step, 0, device))
+            generator = step_generator(schedule.seed, step, 0, device)
+            images, answers, samples = taught.images(index), taught.answers[index], config.estimator.samples
             with autocast(network.precision, device)():
-                rollout = task.rollout(config, network, taught.batch(index), update)
+                rollout = network(images, answers, samples=samples, generator=generator)
             estimate = estimate_of(rollout)
             for group in optimizer.param_groups:
                 group["lr"] = group["share"] * learning_rate(schedule, step)
