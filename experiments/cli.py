@@ -210,7 +210,11 @@ class MosaicTrain:
     """Folder of the network, which is made."""
     mosaics: int = 2000
     """Training mosaics whose views are read by the pretrained network, once."""
-    updates: int = 3000
+    photos: int = 12
+    """Along each side of a mosaic; the view has 24 pixels for each."""
+    start_from: str | None = None
+    """A network to go on from: one that was taught by smaller mosaics, say."""
+    updates: int = 1000
     """Optimizer steps."""
     batch: int = 32
     """Mosaics in an update."""
@@ -336,8 +340,9 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
 def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
     from experiments.mosaic_training import teach
 
-    changes = {name: getattr(args, name) for name in ("updates", "batch", "samples", "seed")}
-    changes["evaluate_every"] = max(1, args.updates // 20)
+    names = ("photos", "start_from", "updates", "batch", "samples", "seed")
+    changes = {name: getattr(args, name) for name in names}
+    changes |= {"view": 24 * args.photos, "evaluate_every": max(1, args.updates // 20)}
     teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.megapixel import overlap
-from experiments.pages import shown
+from experiments.pages import require_writable, shown
 from wsram.data.mosaic import Mosaics
 from wsram.errors import UserError
 from wsram.evaluate import Trained, open_trained
@@ -59,6 +59,7 @@ def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Pat
     Raises:
         UserError: a network of other images, or no photos.
     """
+    require_writable(to)
     trained = open_trained(name, source=source)
     dataset, network = trained.examples(test=test), trained.network
     train, validation = trained.splits.train, trained.splits.validation

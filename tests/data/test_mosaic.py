@@ -87,7 +87,7 @@ def test_every_epoch_has_mosaics_of_its_own_and_an_evaluation_always_the_same(wo
     assert not torch.equal(places(one.train, 3), places(one.train, 4))
     assert not torch.equal(places(one.train, 3), places(other.train, 3))
     assert torch.equal(places(one.validation, None), places(other.validation, None))
-    assert len(one.open_test()) == 1000
+    assert len(one.open_test()) == 500
     assert one.train.fingerprint() != one.validation.fingerprint() == other.validation.fingerprint()
 
 

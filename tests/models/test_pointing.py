@@ -115,3 +115,13 @@ def test_a_map_that_does_not_divide_the_view_is_refused() -> None:
         pointer(map_stride=5)
     with pytest.raises(UserError, match="unknown policy 'fan'"):
         pointer(policy="fan")
+
+
+def test_a_pretrained_network_sees_cells_of_its_own_size() -> None:
+    kind = {"network": "efficientnet-lite0:7", "patch": 32, "view": 48}
+    model = classifier(**(SETTINGS | kind | {"map_stride": 8}))
+    model(images().float(), ANSWERS, samples=2, generator=torch.Generator().manual_seed(0)).log_p_a.sum().backward()
+    learned = [name for name, p in model.prediction.view_network.named_parameters() if p.grad is not None]
+    assert "layers.2.weight" in learned and not any(name.startswith("layers.0") for name in learned)
+    with pytest.raises(UserError, match="cells of 8 pixels, got a map's stride of 4"):
+        classifier(**(SETTINGS | kind | {"map_stride": 4}))

@@ -50,7 +50,7 @@ AKIN = (
     "underwater swimsuit dive dives diving ice icy frozen winter hill hills slope desert dune dunes"
 )
 """Words of what looks like a scene without being named as one."""
-VALIDATION, TEST = 200, 1000
+VALIDATION, TEST = 200, 500
 """Mosaics of validation photos, unless told otherwise, and of test photos."""
 THREADS = 2
 """Photos unpacked at a time."""
