@@ -106,7 +106,7 @@ RECIPES: dict[str, Config] = {
         data=ImageData("mnist", scene="megapixel-majority"),
         model=ClassifierConfig(
             glimpses=10,
-            patch=32,
+            patch=40,
             scales=(1,),
             network="conv",
             widths=(16, 32, 64),
@@ -115,10 +115,12 @@ RECIPES: dict[str, Config] = {
             policy="map",
             map_stride=2,
             warp=1.0,
-            dropout=0.2,
+            dropout=0.3,
         ),
         estimator=EstimatorConfig("wake-sleep-credit", "policy", samples=2),
-        schedule=ScheduleConfig(updates=3000, batch=32, learning_rate=1.5e-3, weight_decay=0.01, evaluate_every=250),
+        schedule=ScheduleConfig(updates=5200, batch=32, learning_rate=1.5e-3, weight_decay=0.05, evaluate_every=250),
+        glimpse_growth=0.3,
+        every_glimpse=0.3,
     ),
     # One photo of many decides. What ImageNet taught reads glimpses and the view; the rest learns from the answers.
     "mosaic": ClassificationConfig(
