@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -41,8 +42,10 @@ FOUND = 0.5
 """Share of a glimpse that must lie on a photo for the photo to count as looked at."""
 TIMED = 10
 """Mosaics that are timed, one at a time; the median counts."""
-UNITS, STEPS, BATCH, RATE, DECAY, DROPOUT = 64, 1500, 32, 2e-3, 0.1, 0.3
+UNITS, STEPS, BATCH, RATE, DECAY, DROPOUT = 64, 1000, 32, 2e-3, 0.1, 0.3
 """Of the heads of ceiling and floor: hidden units, updates, mosaics in one, peak rate, weight decay, dropout."""
+SMALLER = 4
+"""Photos along each side of the mosaics that the first half of the updates is of, from which one learns sooner."""
 POOLINGS = ("attention", "evidence")
 
 
@@ -195,7 +198,8 @@ class _Head(nn.Module):
 
     def forward(self, features: Tensor, places: Tensor) -> Tensor:
         """Logits (mosaics, scenes) of photos (mosaics, count) int64, numbers of `features` (photos, features)."""
-        each = self.layers((features - self.mean) / self.spread)[places]
+        used, which = places.unique(return_inverse=True)
+        each = self.layers((features[used] - self.mean) / self.spread)[which]
         evidence, attention = each[..., :-1], each[..., -1:]
         if self.pooling == "attention":
             return (attention.softmax(1) * evidence).sum(1)
@@ -212,14 +216,16 @@ def _places(dataset: Mosaics, numbers: range, tiles: int, epoch: int | None) -> 
 
 
 def _trained_head(train: Mosaics, features: Tensor, tiles: int, pooling: str) -> _Head:
-    """A head that learned from training mosaics, other ones in every update."""
+    """A head that learned from training mosaics, other ones in every update, smaller ones first."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         head = _Head(features, len(train.spec.names), pooling)
         optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.1)
+        smaller = replace(train, along=min(SMALLER, train.along))
         for step in range(STEPS):
-            places, answers = _places(train, range(step * BATCH, (step + 1) * BATCH), tiles, 0)
+            of = smaller if step < STEPS // 2 else train
+            places, answers = _places(of, range(step * BATCH, (step + 1) * BATCH), min(tiles, of.along**2), 0)
             optimizer.zero_grad()
             F.cross_entropy(head(features, places), answers).backward()
             optimizer.step()
