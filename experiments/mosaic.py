@@ -2,8 +2,8 @@
 
 Over every photo is the ceiling: what a mosaic's answer can be told by with all of its photos encoded. Over as many
 random photos as there are glimpses is the floor. Both encode the middle of a photo, as much of it as a glimpse spans,
-and learn their heads from training mosaics' answers alone, as the network did; of two ways to pool the photos of a
-mosaic (attention, Ilse et al. 2018, and the softmax over all evidence) the one counts that validation prefers.
+and learn their heads from training mosaics' answers alone, smaller ones first, as the network did: each photo gives
+evidence for every scene, and a mosaic's is the logarithm of the sum of its exponentials.
 """
 
 from __future__ import annotations
@@ -42,11 +42,10 @@ FOUND = 0.5
 """Share of a glimpse that must lie on a photo for the photo to count as looked at."""
 TIMED = 10
 """Mosaics that are timed, one at a time; the median counts."""
-UNITS, STEPS, BATCH, RATE, DECAY, DROPOUT = 64, 1000, 32, 2e-3, 0.1, 0.3
+UNITS, STEPS, BATCH, RATE, DECAY, DROPOUT = 64, 600, 32, 2e-3, 0.1, 0.3
 """Of the heads of ceiling and floor: hidden units, updates, mosaics in one, peak rate, weight decay, dropout."""
 SMALLER = 4
 """Photos along each side of the mosaics that the first half of the updates is of, from which one learns sooner."""
-POOLINGS = ("attention", "evidence")
 
 
 def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Path | None) -> dict[str, Any]:
@@ -79,15 +78,12 @@ def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Pat
     features = {id(each): encode(each.photos.pixels) for each in (train, validation, dataset)}
 
     def headed(tiles: int) -> dict[str, Any]:
-        """Figures of the better of two heads on so many photos of each mosaic."""
-        heads = {pooling: _trained_head(train, features[id(train)], tiles, pooling) for pooling in POOLINGS}
-        errors = {name: _error(head, validation, features[id(validation)], tiles) for name, head in heads.items()}
-        best = min(errors, key=errors.__getitem__)
+        """Figures of a head on so many photos of each mosaic."""
+        head = _trained_head(train, features[id(train)], tiles)
         few = dataset.photos.pixels[:tiles]
         return {
-            "error": _error(heads[best], dataset, features[id(dataset)], tiles),
-            "pooling": best,
-            "validation_errors": errors,
+            "error": _error(head, dataset, features[id(dataset)], tiles),
+            "validation_error": _error(head, validation, features[id(validation)], tiles),
             "multiply_adds": tiles * _multiply_adds(lambda: encode(few[:1])),
             "milliseconds": _milliseconds([lambda: encode(few)] * 3),
         }
@@ -189,20 +185,16 @@ def encoder_of(network: AttentionClassifier) -> Callable[[Tensor], Tensor]:
 class _Head(nn.Module):
     """What the features of a mosaic's photos come to."""
 
-    def __init__(self, like: Tensor, scenes: int, pooling: str) -> None:
+    def __init__(self, like: Tensor, scenes: int) -> None:
         super().__init__()
-        self.pooling = pooling
         self.mean, self.spread = like.mean(0), like.std(0) + 1e-5
-        layers = nn.Dropout(DROPOUT), nn.Linear(like.shape[1], UNITS), nn.ReLU(), nn.Linear(UNITS, scenes + 1)
+        layers = nn.Dropout(DROPOUT), nn.Linear(like.shape[1], UNITS), nn.ReLU(), nn.Linear(UNITS, scenes)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor, places: Tensor) -> Tensor:
         """Logits (mosaics, scenes) of photos (mosaics, count) int64, numbers of `features` (photos, features)."""
         used, which = places.unique(return_inverse=True)
-        each = self.layers((features[used] - self.mean) / self.spread)[which]
-        evidence, attention = each[..., :-1], each[..., -1:]
-        if self.pooling == "attention":
-            return (attention.softmax(1) * evidence).sum(1)
+        evidence = self.layers((features[used] - self.mean) / self.spread)[which]
         return torch.logsumexp(evidence, 1)
 
 
@@ -215,11 +207,11 @@ def _places(dataset: Mosaics, numbers: range, tiles: int, epoch: int | None) -> 
     return places.gather(1, some), torch.tensor([each.answer for each in drawn])
 
 
-def _trained_head(train: Mosaics, features: Tensor, tiles: int, pooling: str) -> _Head:
+def _trained_head(train: Mosaics, features: Tensor, tiles: int) -> _Head:
     """A head that learned from training mosaics, other ones in every update, smaller ones first."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = _Head(features, len(train.spec.names), pooling)
+        head = _Head(features, len(train.spec.names))
         optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.1)
         smaller = replace(train, along=min(SMALLER, train.along))
