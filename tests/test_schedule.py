@@ -62,7 +62,7 @@ def test_too_little_time_is_refused_in_a_line_that_says_what_would_do(monkeypatc
 
 
 def test_a_run_of_minutes_is_the_run_of_as_many_updates(tmp_path: Path, digits: Path) -> None:
-    timed = tiny_config(digits, minutes=0.02, updates=20, evaluate_every=10)
+    timed = tiny_config(digits, minutes=0.05, updates=20, evaluate_every=10)
     trained(tmp_path / "timed", timed)
     made = Run.open(tmp_path / "timed").config
     assert made.schedule.minutes is None and made.schedule.updates >= 10

@@ -126,7 +126,7 @@ def test_what_the_environment_says_of_accumulation_is_ignored(
 # Settings that are of image files, or cannot change the network that few updates leave; each is tested elsewhere.
 WITHOUT_EFFECT = {"source", "download", "evaluate_every", "patience", "variance_draws", "freeze", "start_from"}
 OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentConfig())}
-OF_LARGE_SCENES = {"canvas", "digits", "noises", "order", "training_images"}
+OF_LARGE_SCENES = {"canvas", "digits", "noises", "order", "photos", "training_images"}
 # Where the odd value of a setting does not go with the others here, or needs company to matter.
 EFFECTS: dict[str, dict[str, Any]] = {
     "name": dict(name="wake-sleep-credit"),
@@ -140,7 +140,7 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "recurrence": dict(recurrence="gru"),
     "network": dict(network="conv"),
     "updates": dict(updates=4),
-    "minutes": dict(minutes=0.01),
+    "minutes": dict(minutes=0.1),
     "batch": dict(batch=9),
     "glimpse_growth": dict(glimpse_growth=0.9),
     "map_stride": dict(map_stride=2),
