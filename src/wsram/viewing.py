@@ -146,15 +146,16 @@ def draw_glimpses(
         for g in range(glimpses):
             small = block.add_subplot(grid[1, g])
             show_image(small, patches[n, g])
-            small.set_title(f"{g + 1}: ×{sensor.scales[int(action.scale[n, g])]}", fontsize=7, pad=2)
+            factor = sensor.scales[int(action.scale[n, g])]
+            small.set_title(f"{g + 1}: ×{factor}" if len(sensor.scales) > 1 else f"{g + 1}", fontsize=7, pad=2)
             frame(small, COLOURS[g % len(COLOURS)])
     return figure
 
 
 def frame(axes: Axes, colour: str) -> None:
-    """Give axes a frame of that colour."""
+    """Give axes a frame of that colour, or of grey for white, which would not be seen on paper."""
     for spine in axes.spines.values():
-        spine.set(edgecolor=colour, linewidth=2)
+        spine.set(edgecolor=colour if colour != "#ffffff" else "#999999", linewidth=2)
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def draw_looking(
         colour = COLOURS[g % len(COLOURS)]
         show_image(small, look.patch)
         small.set_title(f"{g + 1}: ×{look.scale}", fontsize=7, pad=2)
-        frame(small, colour if colour != "#ffffff" else "#999999")
+        frame(small, colour)
         if not shares:
             bars.text(0, 0.5, f"{names[0]}: {look.belief[0]:.4g}", va="center", fontsize=9, parse_math=False)
             continue

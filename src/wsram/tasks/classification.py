@@ -278,7 +278,9 @@ class Classification:
         with torch.no_grad():
             looked = network.eval().predict(examples.images)
         titles = _titles(network.head, looked.outputs, examples.answers)
-        heading = f"{network.prediction.glimpses} glimpses, in order; ×k: a glimpse pixel spans k image pixels"
+        several = len(network.prediction.sensor.scales) > 1
+        spans = "; ×k: a glimpse pixel spans k image pixels" if several else ""
+        heading = f"{network.prediction.glimpses} glimpses, in order{spans}"
         given: list[Any] = [examples.images[n] for n in range(len(examples.images))]
         images = [
             each if isinstance(each, Tensor) else in_unit(each.read(0, 0, each.height, each.width)) for each in given
