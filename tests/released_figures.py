@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
+from wsram.data import Dataset
 from wsram.data.digits import SceneDigits
+from wsram.data.megapixel import Megapixel
 from wsram.data.mnist import Digits
 from wsram.evaluate import open_trained
 from wsram.models.classifier import AttentionClassifier
@@ -25,12 +27,19 @@ COUNT = 200
 
 
 def figures(folder: Path, mnist: Path) -> dict[str, float]:
-    """Error and nats of the mode on the first validation digits, in float32 on the CPU."""
+    """Error and nats of the mode on the first validation images, in float32 on the CPU."""
     splits = open_trained(folder, source=str(mnist)).splits
-    network, dataset = from_pretrained(folder), splits.validation
-    assert isinstance(network, AttentionClassifier) and isinstance(dataset, SceneDigits)
-    few = Digits(dataset.digits.images[:COUNT], dataset.digits.labels[:COUNT])
-    return evaluate_mode(network, replace(dataset, digits=few))
+    network = from_pretrained(folder)
+    assert isinstance(network, AttentionClassifier)
+    return evaluate_mode(network, _first(splits.validation))
+
+
+def _first(dataset: Dataset) -> Dataset:
+    if isinstance(dataset, Megapixel):
+        parts = {name: getattr(dataset, name)[:COUNT] for name in ("squares", "corners", "digits", "answers")}
+        return replace(dataset, **parts)
+    assert isinstance(dataset, SceneDigits)
+    return replace(dataset, digits=Digits(dataset.digits.images[:COUNT], dataset.digits.labels[:COUNT]))
 
 
 def classifiers() -> list[Path]:
