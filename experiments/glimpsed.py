@@ -7,18 +7,16 @@ that a pretrained network has of the whole image.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from experiments.costs import cost
 from experiments.pages import require_writable, shown
 from experiments.uncertain import by_entropy
 from wsram.data import Dataset
@@ -184,17 +182,7 @@ def _looked(network: AttentionClassifier, dataset: Dataset, way: Way) -> tuple[f
 def _cost(network: AttentionClassifier, dataset: Dataset, way: Way) -> dict[str, float]:
     """Milliseconds of an image by itself, median; and its million multiply-adds."""
     images = [dataset.batch(torch.tensor([n])).images for n in range(min(TIMED, len(dataset)))]
-    with torch.inference_mode():
-        taken = [_timed(lambda image=image: _look(network, image, way)) for image in images]
-        with FlopCounterMode(display=False) as counter:
-            _look(network, images[0], way)
-    return {"milliseconds": 1e3 * median(taken), "multiply_adds": counter.get_total_flops() / 2e6}
-
-
-def _timed(call: Any) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+    return cost([partial(_look, network, image, way) for image in images])
 
 
 def _probed(trained: Trained, network: AttentionClassifier, dataset: Dataset, side: int | None) -> dict[str, float]:
@@ -224,16 +212,11 @@ def _probed(trained: Trained, network: AttentionClassifier, dataset: Dataset, si
     best = min(range(len(PENALTIES)), key=errors.__getitem__)
     first: Any = dataset.batch(torch.tensor([0])).images
     image = _resized(first[0].cpu(), side)
-    with torch.inference_mode():
-        taken = median(_timed(lambda: pooled(read(image))) for _ in range(TIMED))
-        with FlopCounterMode(display=False) as counter:
-            read(image)
     return {
         "error": _wrong(fitted[best], *standard[2]),
         "read": 1.0,
-        "multiply_adds": counter.get_total_flops() / 2e6,
-        "milliseconds": 1e3 * taken,
         "penalty": PENALTIES[best],
+        **cost([lambda: pooled(read(image))] * TIMED),
     }
 
 

@@ -9,19 +9,17 @@ evidence for every scene, and a mosaic's is the logarithm of the sum of its expo
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from experiments.costs import cost
 from experiments.megapixel import overlap
 from experiments.pages import require_writable, shown
 from wsram.data.mosaic import Mosaics
@@ -84,17 +82,12 @@ def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Pat
         return {
             "error": _error(head, dataset, features[id(dataset)], tiles),
             "validation_error": _error(head, validation, features[id(validation)], tiles),
-            "multiply_adds": tiles * _multiply_adds(lambda: encode(few[:1])),
-            "milliseconds": _milliseconds([lambda: encode(few)] * 3),
+            **cost([lambda: encode(few)] * 3),
         }
 
     one = [dataset.batch(torch.tensor([n])).images for n in range(min(TIMED, len(dataset)))]
     ways = {
-        "glimpses": {
-            "error": after[-1],
-            "multiply_adds": _multiply_adds(lambda: network.predict(one[0])),
-            "milliseconds": _milliseconds([partial(network.predict, image) for image in one]),
-        },
+        "glimpses": {"error": after[-1], **cost([partial(network.predict, image) for image in one])},
         "as many random photos": headed(glimpses),
         "every photo": headed(dataset.along**2),
     }
@@ -229,20 +222,3 @@ def _trained_head(train: Mosaics, features: Tensor, tiles: int) -> _Head:
 def _error(head: _Head, dataset: Mosaics, features: Tensor, tiles: int) -> float:
     places, answers = _places(dataset, range(len(dataset)), tiles, None)
     return float((head(features, places).argmax(-1) != answers).float().mean())
-
-
-def _multiply_adds(call: Callable[[], Any]) -> float:
-    """Millions of them."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops() / 2e6
-
-
-def _milliseconds(calls: list[Callable[[], Any]]) -> float:
-    taken = []
-    with torch.inference_mode():
-        for call in calls:
-            began = time.perf_counter()
-            call()
-            taken.append(1000 * (time.perf_counter() - began))
-    return median(taken)

@@ -29,6 +29,7 @@ from wsram.glimpse.policies import Cells, contrast_of
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.layers import MapNetwork
 from wsram.models.pretrained import save_network
+from wsram.models.trunk import set_rate
 from wsram.provenance import provenance
 from wsram.recipes import RECIPES
 from wsram.runs import SETTINGS, write_whole
@@ -37,7 +38,7 @@ from wsram.schedule import batches, fade, learning_rate
 from wsram.settings import to_json
 from wsram.tasks import TASKS
 from wsram.terminal import Screen
-from wsram.training import build_optimizer, estimation, resolved, step_generator, step_seed
+from wsram.training import build_optimizer, estimation, resolved, seed_dropout, step_generator
 
 TOGETHER = 8
 """Mosaics whose views are encoded together."""
@@ -248,14 +249,13 @@ def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[
     with reading_features(network):
         network.train()
         for step, _, index in batches(schedule, len(taught), 0):
-            torch.manual_seed(step_seed(schedule.seed, step + 2**31))  # of dropout, as in training on pixels
+            seed_dropout(schedule.seed, step)
             generator = step_generator(schedule.seed, step, 0, device)
             images, answers, samples = taught.images(index), taught.answers[index], config.estimator.samples
             with autocast(network.precision, device)():
                 rollout = network(images, answers, samples=samples, generator=generator)
             estimate = estimate_of(rollout)
-            for group in optimizer.param_groups:
-                group["lr"] = group["share"] * learning_rate(schedule, step)
+            set_rate(optimizer, learning_rate(schedule, step))
             optimizer.zero_grad()
             (estimate.loss + task.additions(config, rollout, fade(schedule, step))).backward()
             nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic
 import tyro
 
 from wsram import __version__, asking
-from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker, changed
+from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker, asked
 from wsram.errors import UserError
 from wsram.image_settings import is_hub
 from wsram.launch import Commands, choose, launch, unframed
@@ -293,11 +293,10 @@ def _parse_train(argv: list[str]) -> Train[Config]:
         from wsram.runs import Run
 
         config = Run.open(start.resume.expanduser()).config
-    if start.updates is not None:
-        config = changed(config, minutes=None)  # a number that is asked for takes the place of a recipe's time
-
+    # Else a recipe's time would outweigh the number that was asked for.
+    default = config if start.updates is None else asked(config, updates=start.updates)
     of_task: Any = Train[type(config)]  # type: ignore[misc]
-    given = tyro.cli(of_task, args=argv, default=Train(config, recipe), prog="wsram train")
+    given = tyro.cli(of_task, args=argv, default=Train(default, recipe), prog="wsram train")
     run, resume = (path and path.expanduser() for path in (given.run, given.resume))
     if resume is not None and (odd := _changed(config, given.config)):
         raise UserError(

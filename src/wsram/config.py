@@ -340,6 +340,15 @@ def changed(config: C, **changes: Any) -> C:
     return dataclasses.replace(config, **whole)
 
 
+def asked(config: C, **changes: Any) -> C:
+    """A recipe with what somebody asks for, as `changed`; a number of updates takes the place of the recipe's time.
+
+    Example:
+        >>> asked(changed(ClassificationConfig(), minutes=2.0), updates=10).schedule.minutes
+    """
+    return changed(config, **({"minutes": None} if "updates" in changes else {}) | changes)
+
+
 def _require_warm(temperature: float) -> None:
     if not temperature > 0:
         raise UserError(f"the proposal's temperature must be above 0, got {temperature}")

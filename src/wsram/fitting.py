@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wsram.config import changed
+from wsram.config import asked, changed
 from wsram.data.given import ImageLike, as_png
 from wsram.errors import UserError
 from wsram.evaluate import conclude
@@ -66,8 +66,7 @@ def fit(
         raise UserError(f"expected a recipe, one of {', '.join(RECIPES)}, got {recipe!r}; name one of them")
     folder = Path(folder).expanduser()
     home = folder.with_name(f"{folder.name}-images")
-    untimed = {"minutes": None} if "updates" in settings else {}  # a number takes the place of a recipe's time
-    config = changed(RECIPES[recipe], **untimed | settings)
+    config = asked(RECIPES[recipe], **settings)
     table = write_table(images, labels, home)
     run = Run(folder, changed(config, source=str(table)))
     screen = Screen() if screen is None else screen

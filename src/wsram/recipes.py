@@ -72,7 +72,7 @@ RECIPES: dict[str, Config] = {
     # The lowest error of one sequence that we know of: the bound F trains the label network on every sequence. Two of
     # each image instead of five pay for wider convolutions.
     "best": _BEST,
-    # The error that a time buys: of two processes on two cores, everything included. Glimpses begin at what stands out,
+    # The error that a time buys: of two cores, everything included. Glimpses begin at what stands out,
     # and the answer is taught after every one, so that looking can stop early.
     "two-minutes": _FAST,
     "five-minutes": replace(_FAST, schedule=replace(_FAST.schedule, updates=2100, minutes=4.6, evaluate_every=2100)),

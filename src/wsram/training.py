@@ -32,7 +32,7 @@ from wsram.estimators.diagnostics import effective_sample_size, gradient_varianc
 from wsram.glimpse.draws import SharedGenerator
 from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
-from wsram.models.trunk import learning_groups
+from wsram.models.trunk import learning_groups, set_rate
 from wsram.runs import Run
 from wsram.runtime import best_precision, keep_freed_memory
 from wsram.schedule import batches, fade, learning_rate, paced
@@ -61,6 +61,11 @@ def step_seed(seed: int, step: int, part: int = 0) -> int:
 def step_generator(seed: int, step: int, part: int, device: torch.device) -> torch.Generator:
     """The generator of update `step`'s actions, always the same for the same arguments."""
     return torch.Generator(device).manual_seed(step_seed(seed, step, part))
+
+
+def seed_dropout(seed: int, step: int, process: int = 0) -> None:
+    """Begin the stream of what takes no generator in update `step`: that of an update which never comes."""
+    torch.manual_seed(step_seed(seed, step + 2**31, process))
 
 
 def measures(estimate: Estimate) -> dict[str, Tensor]:
@@ -250,18 +255,15 @@ def _train(
         mine = index[accelerator.process_index :: processes].to(device, non_blocking=True)
         generator = step_generator(schedule.seed, step, 0, device)
         if processes > 1:
-            seed = generator.initial_seed()
-            generator = SharedGenerator(seed, device, accelerator.process_index, processes)
-        # For what takes no generator, dropout: the stream of an update that never comes.
-        torch.manual_seed(step_seed(schedule.seed, step + 2**31, accelerator.process_index))
+            generator = SharedGenerator(generator.initial_seed(), device, accelerator.process_index, processes)
+        seed_dropout(schedule.seed, step, accelerator.process_index)
         batch = examples.batch(mine, epoch)
         for text in sorted(set(batch.lost) - lost):
             screen.say(f"Skipped: {text}")
         lost.update(batch.lost)
         rollout = task.rollout(config, model, batch, Update(step, epoch, generator))
         estimate = estimate_of(rollout)
-        for group in optimizer.param_groups:
-            group["lr"] = group["share"] * rate
+        set_rate(optimizer, rate)
         optimizer.zero_grad()
         accelerator.backward(estimate.loss + task.additions(config, rollout, fade(schedule, step)))
         norm = accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
@@ -313,8 +315,7 @@ def _train(
 
         run.save_checkpoint(progress.step, write, best=best)
 
-    told = set[str]()
-    shown, said = "", time.monotonic()
+    told, shown, said = set[str](), "", time.monotonic()
     began = time.perf_counter() - progress.seconds  # moved on by whatever is not training
     with screen.progress(shown=main) as bar:
         line = bar.add_task("", total=schedule.updates, completed=progress.step)

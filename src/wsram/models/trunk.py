@@ -141,6 +141,12 @@ class _Block(nn.Module):
             return self.depthwise(x.to(self.depthwise.weight.dtype))
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of all groups that `learning_groups` made, each by its share of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["share"] * rate
+
+
 def learning_groups(network: nn.Module) -> list[dict[str, Any]]:
     """A network's parameters as an optimizer takes them: those of trunks apart, with `SHARE` of the rate as "share"."""
     pretrained = {p for module in network.modules() if isinstance(module, Trunk) for p in module.parameters()}
