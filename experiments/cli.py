@@ -187,6 +187,21 @@ class Glimpsed:
 
 
 @dataclass(frozen=True)
+class Yardstick:
+    """Train a convolutional network that sees all of every image, beside one that glances at the same images."""
+
+    measured: Annotated[Measured, tyro.conf.arg(name="")]
+    times: float = 10.0
+    """It is as wide as makes it so many times the multiply-adds of the other, at least."""
+    updates: int = 6000
+    """Of it, in batches of as many images as the other was trained with."""
+    rate: float = 3e-3
+    """Peak of Adam's rate; it rises over the warm-up and then falls to 0 along a cosine."""
+    seed: int = 0
+    """Of the initial weights and the order of the images."""
+
+
+@dataclass(frozen=True)
 class MegapixelRun:
     """Measure a network that was trained on megapixel MNIST: error and digits found after each glimpse, and cost."""
 
@@ -323,6 +338,13 @@ def _glimpsed(args: Glimpsed, screen: Screen) -> None:
     glimpsed(asked.network, asked.data, screen, test=asked.test, side=args.side, probe=args.probe, to=asked.save)
 
 
+def _yardstick(args: Yardstick, screen: Screen) -> None:
+    from experiments.yardstick import yardstick
+
+    of, how = args.measured, {name: getattr(args, name) for name in ("times", "updates", "rate", "seed")}
+    yardstick(of.network, of.data, screen, test=of.test, to=of.save, **how)
+
+
 def _megapixel(args: MegapixelRun, screen: Screen) -> None:
     from experiments.megapixel import megapixel
 
@@ -353,6 +375,7 @@ COMMANDS: Commands = {
     **benchmark_cli.COMMANDS,
     "pointing": (Pointing, _pointing),
     "robust": (Robust, _robust),
+    "yardstick": (Yardstick, _yardstick),
     "megapixel": (MegapixelRun, _megapixel),
     "mosaic": (MosaicRun, _mosaic),
     "mosaic-train": (MosaicTrain, _mosaic_train),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wsram import runtime
-from wsram.runtime import autocast, best_device, best_precision, keep_freed_memory
+from wsram.runtime import autocast, best_device, best_precision, denormals_as_zero, keep_freed_memory
 
 CPU = torch.device("cpu")
 
@@ -99,3 +99,15 @@ def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ctypes, "CDLL", loaded)
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     keep_freed_memory()
+
+
+def test_denormals_are_zero_where_it_is_asked_for_and_nowhere_else() -> None:
+    tiny = torch.full((100,), 1e-39)
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    with denormals_as_zero():
+        assert not (tiny * 1.0).any()
+        with denormals_as_zero():
+            assert not (tiny * 1.0).any()
+        assert not (tiny * 1.0).any()
+    assert (tiny * 1.0).all()

@@ -133,6 +133,7 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "pathwise": dict(pathwise=0.5),
     "sleep": dict(sleep=0.25),
     "clip": dict(clip=0.01),
+    "clutter_blend": dict(clutter_blend="add"),
     "precision": dict(precision="bf16"),
     "scene": dict(scene="cluttered-60"),
     "patch": dict(patch=9),
@@ -147,6 +148,7 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "map_toll": dict(map_toll=0.5),
 }
 COMPANY: dict[str, dict[str, Any]] = {
+    "clutter_blend": dict(scene="cluttered-60"),
     "widths": dict(network="conv"),
     "pathwise": dict(name="variational", proposal="policy"),
     "map_stride": dict(policy="map", network="conv"),

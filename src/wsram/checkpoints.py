@@ -92,6 +92,8 @@ def load_checkpoint(folder: Path, network: Network, optimizer: torch.optim.Optim
         known = 0 <= number < len(parameters) and set(entry) == expected
         if not known or any(entry[key].shape != parameters[number].shape for key in expected - {"step"}):
             raise UserError(f"{path} is of another network (entry {number}); use the checkpoint it was made with")
+        for key in expected - {"step"}:  # fused Adam goes through the memory of all four as one
+            entry[key] = torch.empty_like(parameters[number]).copy_(entry[key])
     if state["step"] and not moments:
         raise UserError(f"{path} holds no moments after {state['step']} updates; restore it")
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

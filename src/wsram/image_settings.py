@@ -14,6 +14,7 @@ Scene = Literal[
     "translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100",
     "megapixel-majority", "megapixel-max", "megapixel-top", "megapixel-multi", "mosaic",
 ]  # fmt: skip
+Blend = Literal["max", "add"]
 HUB = "hf:"
 """Before OWNER/NAME, or OWNER/NAME:CONFIGURATION, of a data set of the Hugging Face Hub."""
 SAVED = ("dataset_dict.json", "dataset_info.json")
@@ -49,6 +50,8 @@ class ImageData:
     """Show every class as often in training, however many images it has."""
     scene: Scene | None = None
     """What digits are placed in, by default translated-scaled; or mosaic, of captioned photos of which one decides."""
+    clutter_blend: Blend = "max"
+    """Where clutter meets a digit, the brighter pixel, or their sum as in the original generator of these scenes."""
     download: bool = False
     """Fetch MNIST, or a data set of the Hub, into the user cache if it is not there."""
     validation: int | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 from wsram.data import Dataset
 from wsram.errors import UserError
 from wsram.evaluate import Trained, keep
+from wsram.halting import evidence, fitted, of_the_other_half
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead
 from wsram.models.stopping import sureness
@@ -33,7 +34,8 @@ def stopping(trained: Trained, screen: Screen, *, test: bool = False, to: Path |
     """Error against the mean number of glimpses, and where to stop, chosen on validation examples.
 
     Chosen is the probability with the fewest glimpses whose error is no higher than that of all glimpses. The test set
-    is looked at once, for that choice alone.
+    is looked at once, for that choice alone. Beside the network's own probability stands one that was learned, of
+    looking on for nothing (`wsram.halting`): of validation examples by their other half, of test examples by all.
 
     Args:
         trained: the network and its data.
@@ -47,33 +49,45 @@ def stopping(trained: Trained, screen: Screen, *, test: bool = False, to: Path |
     network = trained.network
     if not isinstance(network, AttentionClassifier) or not isinstance(network.head, ClassHead):
         raise UserError("stopping when sure is for networks that name one of several classes, and this one does not")
-    curve = stopping_curve(*_looked(trained, network, trained.examples()), STOPS)
-    chosen = chosen_of(curve)
-    found: dict[str, Any] = {"stop_at": chosen["stop_at"], "validation": curve, "glimpses": network.prediction.glimpses}
+    sure, right, shown = _looked(trained, network, trained.examples())
+    found: dict[str, Any] = {"glimpses": network.prediction.glimpses}
+    found |= _chosen(stopping_curve(sure, right, STOPS))
+    found["learned"] = _chosen(stopping_curve(of_the_other_half(shown, right), right, STOPS))
     if test:
-        stops = sorted({chosen["stop_at"], NEVER})
-        found["test"] = stopping_curve(*_looked(trained, network, trained.examples(test=True)), stops)
-    for name in ("validation", "test"):
-        if name in found:
-            screen.show(_table(f"{trained.name}: stopping when sure, {name} examples", found[name], chosen["stop_at"]))
+        weights = fitted(shown, right)
+        sure, right, shown = _looked(trained, network, trained.examples(test=True))
+        for which, certain in ((found, sure), (found["learned"], (shown @ weights).sigmoid())):
+            which["test"] = stopping_curve(certain, right, sorted({which["stop_at"], NEVER}))
+    for how, which in (("when sure", found), ("when more looking is thought to gain nothing", found["learned"])):
+        for name in ("validation", "test"):
+            if name in which:
+                screen.show(_table(f"{trained.name}: stopping {how}, {name} examples", which[name], which["stop_at"]))
     if to is None and trained.run is not None:
         to = trained.run.folder / "stopping.json"
     if to is not None:
         keep(to, found | {"provenance": provenance()}, screen)
-        glimpses = [row["glimpses"] for row in curve]
+        curves = {"by its probability": found["validation"], "learned": found["learned"]["validation"]}
         panels = [
-            Panel(title, "mean glimpses of an image", y, [("validation", glimpses, [100 * row[name] for row in curve])])
+            Panel(
+                title,
+                "mean glimpses of an image",
+                y,
+                [
+                    (label, [row["glimpses"] for row in curve], [100 * row[name] for row in curve])
+                    for label, curve in curves.items()
+                ],
+            )
             for title, y, name in (
                 ("stopping when sure", "error, %", "error"),
-                (
-                    "knowing when it is wrong",
-                    "area under risk–coverage, %",
-                    "aurc",
-                ),
+                ("knowing when it is wrong", "area under risk–coverage, %", "aurc"),
             )
         ]
         screen.say(f"Picture: {save(draw_panels(panels), to.with_suffix('.png'), replace=True)}")
     return found
+
+
+def _chosen(curve: list[dict[str, float]]) -> dict[str, Any]:
+    return {"stop_at": chosen_of(curve)["stop_at"], "validation": curve}
 
 
 def chosen_of(curve: list[dict[str, float]]) -> dict[str, float]:
@@ -81,16 +95,17 @@ def chosen_of(curve: list[dict[str, float]]) -> dict[str, float]:
     return min((row for row in curve if row["error"] <= curve[-1]["error"]), key=lambda row: row["glimpses"])
 
 
-def _looked(trained: Trained, network: AttentionClassifier, dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """How sure the network is after each glimpse, (examples, glimpses), and whether it is right."""
+def _looked(trained: Trained, network: AttentionClassifier, dataset: Dataset) -> tuple[Tensor, Tensor, Tensor]:
+    """How sure the network is after each glimpse, (examples, glimpses), whether it is right, and `evidence` of that."""
     context = autocast(network.precision, next(network.parameters()).device)
-    sure, right = [], []
+    sure, right, shown = [], [], []
     with torch.inference_mode(), context():
         for _, examples in parts(network, dataset):
             outputs = network.predict(examples.images).outputs_after
             sure.append(sureness(network.head, outputs))
             right.append(outputs.argmax(-1) == examples.answers.unsqueeze(-1))
-    return torch.cat(sure), torch.cat(right)
+            shown.append(evidence(outputs))
+    return torch.cat(sure), torch.cat(right), torch.cat(shown)
 
 
 def _table(title: str, curve: list[dict[str, float]], chosen: float) -> Table:

@@ -34,7 +34,7 @@ from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
 from wsram.models.trunk import learning_groups, set_rate
 from wsram.runs import Run
-from wsram.runtime import best_precision, keep_freed_memory
+from wsram.runtime import best_precision, denormals_as_zero, keep_freed_memory
 from wsram.schedule import batches, fade, learning_rate, paced
 from wsram.tasks import TASKS, Task, Update
 from wsram.terminal import Screen
@@ -50,7 +50,7 @@ BETAS = (0.9, 0.98)
 def build_optimizer(network: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
     """Adam with decoupled weight decay over all of the network's parameters, θ and η alike; see `learning_groups`."""
     groups, decay = learning_groups(network), schedule.weight_decay
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=BETAS, weight_decay=decay)
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=BETAS, weight_decay=decay, fused=True)
 
 
 def step_seed(seed: int, step: int, part: int = 0) -> int:
@@ -203,7 +203,7 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False, watcher: Watch
         run.require_new()
     keep_freed_memory()
     on_gpu = [accelerator.device] if accelerator.device.type == "cuda" else []  # by default, every one there is
-    with torch.random.fork_rng(on_gpu), ExitStack() as held, signals() as asked:
+    with torch.random.fork_rng(on_gpu), denormals_as_zero(), ExitStack() as held, signals() as asked:
         try:
             return _train(run, screen, accelerator, held, asked, resume, watcher)
         except RuntimeError as error:

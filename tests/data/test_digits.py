@@ -16,7 +16,7 @@ from tests.tiny import DIGITS, TEST_DIGITS
 from wsram.data import Dataset, open_data
 from wsram.data.digits import SCENE, SceneDigits
 from wsram.data.mnist import Digits, load_digits
-from wsram.data.scenes import SCENES, evaluation_scenes, make_scenes
+from wsram.data.scenes import SCENES, evaluation_scenes, make_scenes, scene_spec
 from wsram.image_settings import ImageData
 
 COUNT = 40
@@ -145,6 +145,8 @@ def test_a_fingerprint_tells_digits_apart(change: Callable[[Digits], Digits]) ->
 
 def test_a_fingerprint_tells_scenes_apart() -> None:
     assert len({dataset(scene).fingerprint() for scene in SCENES}) == len(SCENES)
+    added = SceneDigits(noise(), scene_spec("cluttered-60", "add"), "digits")
+    assert added.fingerprint() != dataset("cluttered-60").fingerprint()
 
 
 def test_a_fingerprint_is_the_same_whenever_it_is_taken_and_whatever_is_made_of_the_digits() -> None:

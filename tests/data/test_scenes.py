@@ -376,12 +376,41 @@ def test_there_are_as_many_pieces_as_stated_uniform_over_the_canvas(name: str) -
     assert abs(total.mean() - chance.sum()) < 5 * total.std() / math.sqrt(count)
 
 
+@CLUTTERED
+def test_added_clutter_is_the_sum_of_pieces_and_digit_up_to_one(name: str) -> None:
+    """Pieces of one grey tell by their brightness how many lie over one another."""
+    spec = one_pixel(scene_spec(name, "add"), clutter=60)
+    grey = torch.full((50, 28, 28), 0.25)
+    scenes = make_scenes(grey, torch.arange(50), spec, seed=0)
+    quarters = (scenes.images * 4).round() / 4
+    close(scenes.images, quarters)
+    assert quarters.unique().tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    brightest = make_scenes(grey, torch.arange(50), replace(spec, blend="max"), seed=0)
+    for placed in ("side", "left", "top"):
+        assert torch.equal(getattr(scenes, placed), getattr(brightest, placed))
+    own = own_pixel(scenes)
+    close(brightest.images[:, 0][own], torch.full((50,), 0.25))
+    assert (quarters[:, 0][own] > 0.25).any()
+
+
+def test_added_clutter_may_be_of_the_digit_itself() -> None:
+    spec, index = one_pixel(scene_spec("cluttered-60", "add"), clutter=1), torch.arange(20)
+    digits = ((torch.arange(20) + 1.0) / 40).reshape(-1, 1, 1).expand(-1, 28, 28)
+    steps = []
+    for epoch in range(50):
+        scenes = make_scenes(digits, index, spec, seed=0, epoch=epoch)
+        source = (scenes.images[:, 0].masked_fill(own_pixel(scenes), 0).amax((1, 2)) * 40).round().long() - 1
+        steps.append((source - index) % 20)
+    assert_uniform(torch.cat(steps), 20)
+
+
 # Names
 
 
 def test_scenes_have_names_and_other_names_are_refused() -> None:
     assert all(scene_spec(name) == spec for name, spec in SCENES.items())
     refusal(lambda: scene_spec("translated-rotated"), "'translated-rotated'", *SCENES)
+    refusal(lambda: scene_spec("translated", "add"), "translated has no clutter", "cluttered-60", "cluttered-100")
 
 
 @NAMED

@@ -82,5 +82,8 @@ def test_where_to_stop_is_chosen_as_the_fewest_glimpses_that_cost_no_error() -> 
 def test_a_run_is_measured_on_validation_and_what_is_chosen_on_test(digit_run: Path, tmp_path: Path) -> None:
     found = stopping(open_trained(digit_run), Screen(quiet=True), test=True, to=tmp_path / "stopping.json")
     assert [row["stop_at"] for row in found["validation"]] == list(STOPS)
-    assert [row["stop_at"] for row in found["test"]] == sorted({found["stop_at"], NEVER})
+    for which in (found, found["learned"]):
+        assert [row["stop_at"] for row in which["test"]] == sorted({which["stop_at"], NEVER})
+        assert which["test"][-1]["error"] == found["test"][-1]["error"]  # all glimpses, whoever would have stopped
+    assert [row["stop_at"] for row in found["learned"]["validation"]] == list(STOPS)
     assert (tmp_path / "stopping.json").exists() and (tmp_path / "stopping.png").exists()

@@ -70,6 +70,8 @@ class SceneDigits:
     def fingerprint(self) -> str:
         """Of the digits, in their order, and the scene."""
         whole = hashlib.sha256(repr((self.scene, tuple(self.digits.images.shape))).encode())
+        if self.scene.blend != "max":  # which is what hashes of before mean without saying it
+            whole.update(self.scene.blend.encode())
         for part in (self.digits.images, self.digits.labels):
             whole.update(part.cpu().numpy().tobytes())
         return whole.hexdigest()[:16]
@@ -79,7 +81,7 @@ def open_digits(data: ImageData, seed: int) -> Splits:
     """The digits that these settings name, in their scenes; `UserError` if they cannot be had."""
     if data.balance or data.colour or data.answer not in (None, "class"):
         raise UserError("--balance, --colour and --answer are for images of one's own; leave them out with digits")
-    scene = scene_spec(data.scene or SCENE)
+    scene = scene_spec(data.scene or SCENE, data.clutter_blend)
     train, held_out = load_digits(data.source, validation=data.validation, download=data.download)
     return Splits(
         SceneDigits(train, scene, "training digits, placed anew in every epoch", seed, data.distortion, data.empty),

@@ -7,13 +7,14 @@ does not offer on every device, so `uniform_hash` is one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from wsram.data.distortion import DRAWS, distort
 from wsram.errors import UserError
+from wsram.image_settings import Blend
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class SceneSpec:
     min_side, max_side: the digit's side is uniform over the whole numbers between them, both included.
     clutter: number of pieces of other digits (Mnih et al. 2014).
     clutter_side: side of one such piece, cut from a digit at its original size.
+    blend: how clutter and digit meet: "max", the brighter pixel wins and no piece is of the digit itself; or "add",
+        their sum, at most 1, and pieces of any digit, as in the generator that Mnih et al. 2014 made known.
     """
 
     canvas: int
@@ -31,6 +34,8 @@ class SceneSpec:
     max_side: int
     clutter: int = 0
     clutter_side: int = 8
+    # Out of the representation, by which kept runs know their data: theirs were made before there was a choice.
+    blend: Blend = field(default="max", repr=False)
 
 
 SCENES = {
@@ -42,11 +47,15 @@ SCENES = {
 }
 
 
-def scene_spec(name: str) -> SceneSpec:
-    """The named scene's description; `UserError` names the choices if there is none of that name."""
+def scene_spec(name: str, blend: Blend = "max") -> SceneSpec:
+    """The named scene's description; `UserError` names the choices if there is none of that name or with that blend."""
     if name not in SCENES:
         raise UserError(f"unknown scene {name!r}; choose one of {', '.join(SCENES)}")
-    return SCENES[name]
+    spec = SCENES[name]
+    if blend != spec.blend and not spec.clutter:
+        cluttered = ", ".join(each for each, other in SCENES.items() if other.clutter)
+        raise UserError(f"scene {name} has no clutter to {blend}; leave --clutter-blend out, or choose {cluttered}")
+    return replace(spec, blend=blend)
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -164,11 +173,12 @@ def _as_unit(digits: Tensor) -> Tensor:
 
 
 def _add_clutter(images: Tensor, digits: Tensor, index: Tensor, spec: SceneSpec, u: Tensor) -> None:
-    """Lay pieces of other digits over `images` in place, the brighter pixel winning. u: (batch, clutter, 5) uniform."""
+    """Lay pieces of digits over `images` in place, as `spec.blend` says. u: (batch, clutter, 5) uniform."""
     count, height, width = digits.shape
     piece, canvas = spec.clutter_side, spec.canvas
-    # One of the count - 1 other digits: an offset of at least 1 never comes back to the digit itself.
-    other = (index.unsqueeze(-1) + 1 + (u[..., 0] * max(count - 1, 1)).long()) % count
+    # Of the brighter pixels, one of the count - 1 other digits: an offset of at least 1 never comes back to itself.
+    least = 1 if spec.blend == "max" else 0
+    other = (index.unsqueeze(-1) + least + (u[..., 0] * max(count - least, 1)).long()) % count
     span = torch.arange(piece, device=digits.device)
 
     def axis(uniform: Tensor, room: int) -> Tensor:
@@ -178,5 +188,10 @@ def _add_clutter(images: Tensor, digits: Tensor, index: Tensor, spec: SceneSpec,
     rows, columns = axis(u[..., 3], canvas), axis(u[..., 4], canvas)
     pieces = _as_unit(digits[other[..., None, None], cut_rows[..., :, None], cut_columns[..., None, :]])
     target = rows[..., :, None] * canvas + columns[..., None, :]
-    # "amax" is commutative, so overlapping pieces give the same scene in any order of execution, also on CUDA.
-    images.flatten(1).scatter_reduce_(1, target.flatten(1), pieces.flatten(1), "amax")
+    if spec.blend == "max":
+        # "amax" is commutative, so overlapping pieces give the same scene in any order of execution, also on CUDA.
+        images.flatten(1).scatter_reduce_(1, target.flatten(1), pieces.flatten(1), "amax")
+        return
+    for n in range(spec.clutter):  # sums are not: one piece after the other, whose own pixels never meet
+        images.flatten(1).scatter_add_(1, target[:, n].flatten(1), pieces[:, n].flatten(1))
+    images.clamp_(max=1.0)
