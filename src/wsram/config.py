@@ -64,6 +64,8 @@ class ClassifierConfig:
     """Strength of random rotation, shear, stretch and bending of every glimpse in training; 1 is about a hand's."""
     dropout: float = 0.0
     """Share of a glimpse's features dropped in training."""
+    scale_toll: float = 0.0
+    """Nats that a scale loses each time it was used: glimpses at one place then show it at several scales."""
 
     def __post_init__(self) -> None:
         require_finite(self)

@@ -14,7 +14,9 @@ from wsram.models.classifier import AttentionClassifier
 
 KINDS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "convolutions, colour, LSTM": dict(network="conv", channels=3, recurrence="lstm", widths=(3, 4), aim="contrast"),
+    "convolutions, colour, LSTM": dict(
+        network="conv", channels=3, recurrence="lstm", widths=(3, 4), aim="contrast", scale_toll=2.0
+    ),
     "a number, GRU, far scales": dict(
         answer="number", names=("age",), unit=(40.0, 12.0), recurrence="gru", scales=(1, 3, 7)
     ),

@@ -57,6 +57,7 @@ CLASSIFIER = dict(
     longest=300,
     calibration=(0.25, -1.5),
     precision="bf16",
+    scale_toll=0.75,
     warp=0.1,
     dropout=0.25,
 )

@@ -109,8 +109,10 @@ class Looking(nn.Module):
         upper, _ = prediction.begin(view)
         return upper, prediction.lower.initial(seen.new_zeros(seen.shape[0], prediction.lower.size))
 
-    def glimpse(self, canvas: Canvas, upper: Tensor, lower: Tensor, noise: Noise | None) -> tuple[Action, Tensor]:
-        """The action, and the lower state after it; where there is no noise, at the policy's mode."""
+    def glimpse(
+        self, canvas: Canvas, upper: Tensor, lower: Tensor, noise: Noise | None
+    ) -> tuple[Action, Tensor, Tensor]:
+        """The action, and upper and lower state after it; where there is no noise, at the policy's mode."""
         prediction = self.prediction
         raw = prediction.raw(upper)
         if noise is None:
@@ -121,7 +123,7 @@ class Looking(nn.Module):
             location = policy.mean + policy.log_std.exp() * noise.location
             action = Action(location, (policy.scale_logits + noise.scale).argmax(-1))
         features = prediction.glimpse_network(self._patch(canvas, action), action)
-        return action, prediction.lower(features, lower)
+        return action, prediction.remember(upper, action), prediction.lower(features, lower)
 
     def answer(self, r1: Tensor) -> tuple[Tensor, ...]:
         """What `ANSWERS` names, each (..., names), of mean outputs of the lower layer."""
@@ -188,7 +190,7 @@ class Look(nn.Module):
             if n:
                 upper = prediction.turn(lower, upper)
             drawn = noise_of(*(None if part is None else part[:, n] for part in (location_noise, scale_noise)))
-            action, lower = looking.glimpse(canvas, upper, lower, drawn)
+            action, upper, lower = looking.glimpse(canvas, upper, lower, drawn)
             actions.append(action)
             sums.append(prediction.lower.output(lower))
         location, scale = (torch.stack(each, 1) for each in zip(*actions, strict=True))
@@ -245,6 +247,6 @@ class Step(nn.Module):
         """
         looking, prediction = self.looking, self.looking.prediction
         canvas, drawn = looking.canvas(looking.seen(images)), noise_of(location_noise, scale_noise)
-        action, lower = looking.glimpse(canvas, upper, lower, drawn)
+        action, upper, lower = looking.glimpse(canvas, upper, lower, drawn)
         answers = looking.answer(prediction.lower.output(lower) / number)
         return *answers, action.location, looking.factor(action), prediction.turn(lower, upper), lower

@@ -39,7 +39,7 @@ KNOWN = {
         "freeze",
     ),
     *("widths", "lower_units", "upper_units", "view", "std_range", "unit", "longest", "calibration", "inference"),
-    *("precision", "aim", "policy", "map_stride", "map_toll", "warp", "dropout"),
+    *("precision", "aim", "policy", "map_stride", "map_toll", "warp", "dropout", "scale_toll"),
 }
 """Arguments of a network that the page heeds, or that do not matter to it."""
 SIDE = 100

@@ -65,7 +65,7 @@ class AttentionClassifier(nn.Module):
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor, contrast: see `Sensor`.
         recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
-        aim, policy, map_stride, map_toll, warp, dropout: see `PredictionNetwork`.
+        aim, policy, map_stride, map_toll, warp, dropout, scale_toll: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
         calibration: what `calibrate` takes.
@@ -113,6 +113,7 @@ class AttentionClassifier(nn.Module):
         map_toll: float = 20.0,
         warp: float = 0.0,
         dropout: float = 0.0,
+        scale_toll: float = 0.0,
     ) -> None:
         super().__init__()
         self.arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -140,6 +141,7 @@ class AttentionClassifier(nn.Module):
             map_toll=map_toll,
             warp=warp,
             dropout=dropout,
+            scale_toll=scale_toll,
         )
         self.calibrate(calibration)
         self.inference = None

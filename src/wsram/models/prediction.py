@@ -123,9 +123,10 @@ class PredictionNetwork(nn.Module):
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll: of the map, see `MapNetwork`.
         warp, dropout: of glimpses in training, see `GlimpseNetwork`.
+        scale_toll: nats that a scale loses each time a glimpse of the same sequence has used it.
 
     Raises:
-        UserError: fewer than 1 glimpse, 2 classes or 2 units, an unknown recurrence or network, a bad range.
+        UserError: fewer than 1 glimpse, 2 classes or 2 units, an unknown recurrence or network, a bad range or toll.
     """
 
     def __init__(
@@ -151,8 +152,10 @@ class PredictionNetwork(nn.Module):
         map_toll: float = 20.0,
         warp: float = 0.0,
         dropout: float = 0.0,
+        scale_toll: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(0, scale_toll=scale_toll)
         require_at_least(1, glimpses=glimpses, channels=channels, widths=min(widths, default=0))
         require_at_least(2, lower_units=lower_units, upper_units=upper_units)
         if not 0 < std_range[0] <= std_range[1] < math.inf:
@@ -175,6 +178,8 @@ class PredictionNetwork(nn.Module):
         if aim == "contrast" and policy == "map":
             raise UserError("a map points at contrast by itself; use --aim middle with it")
         self.trust = nn.Parameter(torch.ones(())) if aim == "contrast" else None
+        self.scale_toll = scale_toll
+        self.handed_on = 2 * (self.trust is not None) + scales * (scale_toll > 0)
         if policy not in POLICIES:
             raise UserError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
         self.view_network: ViewNetwork | MapNetwork
@@ -216,9 +221,17 @@ class PredictionNetwork(nn.Module):
         r1 = self.lower.output(lower)
         exact = at_least_float32(r1)
         r1 = (exact / torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_min(SHORTEST)).to(r1.dtype)
-        if self.trust is None:
+        if not self.handed_on:
             return self.upper(r1, upper)
-        return torch.cat([self.upper(r1, upper[..., :-2]), upper[..., -2:]], -1)
+        return torch.cat([self.upper(r1, upper[..., : -self.handed_on]), upper[..., -self.handed_on :]], -1)
+
+    def remember(self, upper: Tensor, action: Action) -> Tensor:
+        """The upper layer's state (..., batch, features) once a glimpse was taken, of the scales used so far."""
+        if not self.scale_toll:
+            return upper
+        scales = torch.arange(len(self.sensor.scales), device=upper.device)
+        used = (action.scale.unsqueeze(-1) == scales).to(upper.dtype)
+        return upper + F.pad(used, (upper.shape[-1] - len(scales), 0))
 
     def proposal(self, raw: Tensor, policy: Policy) -> Policy:
         """What other raw outputs make of the moment that `policy` is of; a gradient has its way through `raw` alone."""
@@ -299,23 +312,30 @@ class PredictionNetwork(nn.Module):
     def begin(self, view: Tensor) -> tuple[Tensor, Cells | None]:
         """The upper layer's state before the first glimpse at views (batch, channels, view, view), and a map's cells.
 
-        A policy that aims has its aim as the state's last two numbers, which every glimpse hands on.
+        The state's last numbers are what every glimpse hands on: the aim of a policy that has one, and how often each
+        scale was used, if there is a toll on that.
         """
         seen = self.view_network(view)
-        if isinstance(seen, Cells):
-            return self.upper.initial(seen.features), seen
-        upper = self.upper.initial(seen)
-        if self.trust is None:
-            return upper, None
-        aim = centre_of_contrast(view).clamp(-FARTHEST, FARTHEST)
-        return torch.cat([upper, torch.atanh(aim).to(upper.dtype)], -1), None
+        cells = seen if isinstance(seen, Cells) else None
+        upper = self.upper.initial(seen if cells is None else cells.features)
+        if not self.handed_on:
+            return upper, cells
+        parts = [upper]
+        if self.trust is not None:
+            parts.append(torch.atanh(centre_of_contrast(view).clamp(-FARTHEST, FARTHEST)).to(upper.dtype))
+        if self.scale_toll:
+            parts.append(upper.new_zeros(upper.shape[0], len(self.sensor.scales)))
+        return torch.cat(parts, -1), cells
 
     def raw(self, upper: Tensor) -> Tensor:
         """The policy's raw outputs (..., outputs) from the upper layer's state."""
         raw = self.policy_head(self.upper.output(upper))
-        if self.trust is None:
-            return raw
-        return raw + F.pad(self.trust * upper[..., -2:], (0, raw.shape[-1] - 2))
+        if self.trust is not None:
+            raw = raw + F.pad(self.trust * upper[..., -self.handed_on :][..., :2], (0, raw.shape[-1] - 2))
+        if self.scale_toll:
+            used = upper[..., -len(self.sensor.scales) :]
+            raw = raw - F.pad(self.scale_toll * used, (raw.shape[-1] - used.shape[-1], 0))
+        return raw
 
     def _begin(self, pyramid: Glimpsable) -> _Memory:
         view = pyramid.view(self.view)
@@ -342,6 +362,7 @@ class PredictionNetwork(nn.Module):
         if n == 0:
             lower = self.lower.initial(torch.zeros_like(features[..., : self.lower.size]))
             upper = upper.expand(*action.scale.shape, -1)
+        upper = self.remember(upper, action)
         lower = self.lower(features, lower.expand(*features.shape[:-1], -1))
         # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
         return _Memory(upper, lower, cells), policy, action, self.lower.output(lower) / (n + 1)

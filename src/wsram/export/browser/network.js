@@ -127,7 +127,7 @@ function addTaps(plane, padded, from, side, weight, at) {
 
 export class Network {
   constructor(settings, weights) {
-    this.settings = { contrast: false, aim: "middle", calibration: null, longest: null, ...settings };
+    this.settings = { contrast: false, aim: "middle", calibration: null, longest: null, scale_toll: 0, ...settings };
     this.weights = weights;
     this.patch = settings.patch;
     this.names = settings.names;
@@ -146,12 +146,13 @@ export class Network {
    * it shows; and beliefs, of each name, of a number its mean. Labels have present, a number has spread.
    */
   look(image) {
-    const { glimpses, scales, contrast } = this.settings;
+    const { glimpses, scales, contrast, scale_toll: toll } = this.settings;
     const seen = contrast ? inContrast(image) : image;
     const view = averaged(seen, this.settings.view);
     const aim = this.aim(view);
     let upper = this.initial(this.readView(view));
     let lower = null;
+    const used = scales.map(() => 0);
     const found = [];
     for (let n = 1; n <= glimpses; n++) {
       if (n > 1) {
@@ -161,7 +162,8 @@ export class Network {
       }
       const raw = linear(this.output(upper, "upper"), ...this.layer("policy_head"));
       const [x, y] = aim.map((from, n) => Math.tanh(from + raw[n]));
-      const chosen = argmax(raw.subarray(4));
+      const chosen = argmax(raw.subarray(4).map((v, n) => v - toll * used[n]));
+      used[chosen]++;
       const patch = this.glimpse(seen, x, y, scales[chosen]);
       const features = this.readGlimpse(patch, x, y, chosen);
       lower ??= this.initial(new Float32Array(this.units("lower")));
