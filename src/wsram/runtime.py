@@ -95,7 +95,7 @@ def denormals_as_zero() -> Iterator[None]:
     Adam's moments of a unit that is never active any more halve until they are such numbers, and stay. A processor
     takes a hundred times as long over each, so a step of Adam grows from 7 ms to 23 while a network learns (measured
     on one whose moments had become so by 45% after 8,000 updates). What one more bit would change is far below what
-    rounding does. Threads that torch has already begun are not told.
+    rounding does.
     """
     was = bool((torch.tensor([1e-39], device="cpu") * 1.0 == 0).item())
     torch.set_flush_denormal(True)
