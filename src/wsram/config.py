@@ -65,7 +65,8 @@ class ClassifierConfig:
     dropout: float = 0.0
     """Share of a glimpse's features dropped in training."""
     scale_toll: float = 0.0
-    """Nats that a scale loses each time it was used: glimpses at one place then show it at several scales."""
+    """Nats that a scale loses at the policy's modes each time it was used, so that what is seen again is seen at
+    another scale. Nothing that is drawn, and so nothing of training, depends on it."""
 
     def __post_init__(self) -> None:
         require_finite(self)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tests.models.networks import following, gradients, prediction, somewhere, untouched
 from tests.refusals import refusal
@@ -93,34 +92,26 @@ def test_an_aim_that_cannot_be_taken_is_refused() -> None:
 
 @pytest.mark.parametrize("aim", ["middle", "contrast"])
 @pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_a_scale_pays_for_each_time_it_was_used(recurrence: str, aim: str) -> None:
-    """The toll stands in the policy that is scored, whoever chooses, and in nothing else."""
+def test_a_toll_on_scales_leaves_the_policy_as_it_is(recurrence: str, aim: str) -> None:
     free, tolled = (prediction(recurrence=recurrence, aim=aim, scale_toll=toll).eval() for toll in (0.0, 5.0))
     tolled.load_state_dict(free.state_dict())
-    images = torch.rand(4, 1, 20, 20)
-    used = torch.tensor([[0, 0, 2], [1, 0, 1], [2, 2, 2], [0, 1, 2]]) % len(free.sensor.scales)
-    action = Action(torch.zeros(4, 3, 2), used)
+    images, action = torch.rand(4, 1, 20, 20), somewhere(4, 3)
     one, other = (model.look(images, following(action)) for model in (free, tolled))
-    before = F.one_hot(used, len(free.sensor.scales)).cumsum(1) - F.one_hot(used, len(free.sensor.scales))
-    torch.testing.assert_close(other.policy.scale_logits, one.policy.scale_logits - 5.0 * before)
+    torch.testing.assert_close(other.policy.log_prob(action), one.policy.log_prob(action))
     torch.testing.assert_close(other.outputs_after, one.outputs_after)
-    assert isinstance(one.policy, GlimpseDistribution) and isinstance(other.policy, GlimpseDistribution)
-    torch.testing.assert_close(other.policy.mean, one.policy.mean)
 
 
-def test_a_high_toll_takes_every_scale_in_turn() -> None:
-    model = prediction(glimpses=5, scale_toll=50.0)
-    scales = len(model.sensor.scales)
-    images = torch.rand(6, 1, 20, 20)
-    for choose in (None, lambda policy, raw, r2: policy.sample(torch.Generator().manual_seed(0))):
-        taken = model.look(images, choose).action.scale
-        assert all(len(set(row.tolist())) == scales for row in taken[..., :scales])
-    assert all(
-        len(set(row.tolist())) == scales
-        for row in model.look_until(images, lambda outputs: torch.zeros(len(outputs), dtype=torch.bool)).action.scale[
-            ..., :scales
-        ]
-    )
+@pytest.mark.parametrize("toll", [0.3, 50.0])
+def test_at_its_modes_a_scale_pays_for_each_time_it_was_used(toll: float) -> None:
+    model = prediction(glimpses=5, scale_toll=toll, scales=(1, 2, 3)).eval()
+    with torch.no_grad():
+        model.policy_head.weight.zero_()
+        model.policy_head.bias[4:] = torch.tensor([0.4, 0.0, 0.2])
+    expected = {0.3: [0, 2, 0, 1, 2], 50.0: [0, 2, 1, 0, 2]}[toll]
+    images = torch.rand(2, 1, 20, 20)
+    assert model.look(images).action.scale.tolist() == [expected] * 2
+    never = model.look_until(images, lambda outputs: torch.zeros(len(outputs), dtype=torch.bool))
+    assert never.action.scale.tolist() == [expected] * 2
 
 
 def test_a_toll_is_not_below_zero() -> None:

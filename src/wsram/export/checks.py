@@ -71,14 +71,12 @@ def own(network: AttentionClassifier, images: Tensor, noise: tuple[Tensor, Tenso
     def choose(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
         nonlocal taken
         n, taken = taken, taken + 1
-        if noise is None:
-            return policy.mode()
-        assert isinstance(policy, GlimpseDistribution)
+        assert isinstance(policy, GlimpseDistribution) and noise is not None
         location = policy.mean + policy.log_std.exp() * noise[0][:, n]
         return Action(location, (policy.scale_logits + noise[1][:, n]).argmax(-1))
 
     with torch.no_grad():
-        looked = network.prediction.look(images, choose)
+        looked = network.prediction.look(images, None if noise is None else choose)
     head, outputs = network.head, looked.outputs_after
     answers = [head.probabilities(outputs)]
     if isinstance(head, LabelsHead):

@@ -116,7 +116,7 @@ class Looking(nn.Module):
         prediction = self.prediction
         raw = prediction.raw(upper)
         if noise is None:
-            action = prediction.mode(raw)
+            action = prediction.mode(raw, upper)
         else:
             policy = prediction.policy(raw)
             assert isinstance(policy, GlimpseDistribution)

@@ -45,11 +45,6 @@ Choose = Callable[[Policy, Tensor, Tensor], Action]
 """Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
 
 
-def _mode(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
-    """A `Choose`: where it is likeliest to look."""
-    return policy.mode()
-
-
 class Looked(NamedTuple):
     """What came of looking: distributions over the answers, and the actions and policies of every glimpse.
 
@@ -123,7 +118,7 @@ class PredictionNetwork(nn.Module):
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll: of the map, see `MapNetwork`.
         warp, dropout: of glimpses in training, see `GlimpseNetwork`.
-        scale_toll: nats that a scale loses each time a glimpse of the same sequence has used it.
+        scale_toll: nats that a scale loses at the policy's modes for each glimpse of the sequence that had it already.
 
     Raises:
         UserError: fewer than 1 glimpse, 2 classes or 2 units, an unknown recurrence or network, a bad range or toll.
@@ -209,9 +204,16 @@ class PredictionNetwork(nn.Module):
         log_std = low + (high - low) * torch.sigmoid(raw[..., 2:4] + 1.0)
         return GlimpseDistribution(torch.tanh(raw[..., :2]), log_std, raw[..., 4:])
 
-    def mode(self, raw: Tensor, cells: Cells | None = None) -> Action:
-        """The mode of `policy`, of which nothing else is worked out; no gradient."""
+    def mode(self, raw: Tensor, upper: Tensor, cells: Cells | None = None) -> Action:
+        """The mode of `policy`, of which nothing else is worked out, scales that were used paying toll; no gradient.
+
+        Training says nothing of whether a scale that was used is worth another glimpse, once every scale answers. So
+        the policy is as good as indifferent there, and its bare modes look at the same again.
+        """
         raw = at_least_float32(raw.detach())
+        if self.scale_toll:
+            used = upper[..., -len(self.sensor.scales) :]
+            raw = raw - F.pad(self.scale_toll * used, (raw.shape[-1] - used.shape[-1], 0))
         return Action(torch.tanh(raw[..., :2]), raw[..., 4:].argmax(-1)) if cells is None else cells.policy(raw).mode()
 
     def turn(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -253,8 +255,6 @@ class PredictionNetwork(nn.Module):
         `sum_scale` the last glimpse is taken at every scale, whichever is chosen, and the label's probability is the
         mean under the policy: nothing comes after it that would have to be seen at every scale too.
         """
-        if choose is None and sum_scale:  # whose weights the policies are
-            choose = _mode
         count = self.glimpses if glimpses is None else glimpses
         pyramid = self.sensor.pyramid(images, count)
         memory = self._begin(pyramid)
@@ -332,9 +332,6 @@ class PredictionNetwork(nn.Module):
         raw = self.policy_head(self.upper.output(upper))
         if self.trust is not None:
             raw = raw + F.pad(self.trust * upper[..., -self.handed_on :][..., :2], (0, raw.shape[-1] - 2))
-        if self.scale_toll:
-            used = upper[..., -len(self.sensor.scales) :]
-            raw = raw - F.pad(self.scale_toll * used, (raw.shape[-1] - used.shape[-1], 0))
         return raw
 
     def _begin(self, pyramid: Glimpsable) -> _Memory:
@@ -352,7 +349,8 @@ class PredictionNetwork(nn.Module):
         raw = self.raw(upper)
         policy: Policy | None = None
         if choose is None:
-            action = self.mode(raw, cells)
+            action = self.mode(raw, upper, cells)
+            policy = self.policy(raw, cells) if every else None  # whose scales' probabilities are summed over
         else:
             policy = self.policy(raw, cells)
             action = choose(policy, raw, self.upper.output(upper))
