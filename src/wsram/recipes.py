@@ -79,7 +79,7 @@ RECIPES: dict[str, Config] = {
     "half-hour": replace(
         _BEST,
         model=replace(_BEST.model, aim="contrast", scale_toll=0.5),
-        # Less than half an hour, since a machine that warms up, or is not alone, does not keep the pace it was timed at.
+        # Less than half an hour: a machine that warms up, or is not alone, does not keep the pace it was timed at.
         schedule=replace(_BEST.schedule, updates=8500, minutes=27.0, evaluate_every=1700),
         every_glimpse=0.5,
     ),
