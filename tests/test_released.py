@@ -20,7 +20,16 @@ def named(folder: Path) -> str:
 
 
 def test_no_network_is_forgotten() -> None:
-    kept = {"cluttered-60", "flickr8k", "half-hour", "megapixel", "robust", "translated", "translated-scaled"}
+    kept = {
+        "cluttered-100",
+        "cluttered-60",
+        "flickr8k",
+        "half-hour",
+        "megapixel",
+        "robust",
+        "translated",
+        "translated-scaled",
+    }
     assert {folder.name for folder in FOLDERS} == kept
     assert {folder.name for folder in classifiers()} == json.loads(FIGURES.read_text()).keys()
 
