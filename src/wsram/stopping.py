@@ -99,9 +99,10 @@ def _looked(trained: Trained, network: AttentionClassifier, dataset: Dataset) ->
     """How sure the network is after each glimpse, (examples, glimpses), whether it is right, and `evidence` of that."""
     context = autocast(network.precision, next(network.parameters()).device)
     sure, right, shown = [], [], []
-    with torch.inference_mode(), context():
+    with torch.inference_mode():
         for _, examples in parts(network, dataset):
-            outputs = network.predict(examples.images).outputs_after
+            with context():
+                outputs = network.predict(examples.images).outputs_after
             sure.append(sureness(network.head, outputs))
             right.append(outputs.argmax(-1) == examples.answers.unsqueeze(-1))
             shown.append(evidence(outputs))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tests.refusals import refusal
 from wsram.data.scenes import SCENES, Scenes, SceneSpec, evaluation_scenes, make_scenes, place, scene_spec, uniform_hash
+from wsram.image_settings import Blend
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 NAMED = pytest.mark.parametrize("name", SCENES)
@@ -402,6 +403,14 @@ def test_added_clutter_may_be_of_the_digit_itself() -> None:
         source = (scenes.images[:, 0].masked_fill(own_pixel(scenes), 0).amax((1, 2)) * 40).round().long() - 1
         steps.append((source - index) % 20)
     assert_uniform(torch.cat(steps), 20)
+
+
+@pytest.mark.parametrize("blend", ["max", "add"])
+def test_scenes_are_the_same_in_whatever_precision_they_are_looked_at(blend: Blend) -> None:
+    digits, index, spec = some_digits(20), torch.arange(20), scene_spec("cluttered-60", blend)
+    whole = make_scenes(digits, index, spec, seed=0, distortion=0.5).images
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(make_scenes(digits, index, spec, seed=0, distortion=0.5).images, whole)
 
 
 # Names
