@@ -15,7 +15,12 @@ from wsram.runs import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-COMMANDS = {"mnist-standard": "mnist", "mnist-short-best": "mnist", "flickr8k-standard": "flickr8k"}
+COMMANDS = {
+    "mnist-standard": "mnist",
+    "mnist-long": "mnist",
+    "mnist-short-best": "mnist",
+    "flickr8k-standard": "flickr8k",
+}
 
 
 def test_every_committed_page_of_an_experiment_is_looked_at_here() -> None:
