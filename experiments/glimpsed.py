@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.costs import cost
+from experiments.costs import cost, cost_of_images
 from experiments.pages import require_writable, shown
 from experiments.uncertain import by_entropy
 from wsram.data import Dataset
@@ -26,6 +26,7 @@ from wsram.glimpse.actions import Action
 from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
+from wsram.halting import least
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead
 from wsram.models.layers import MeanAndMost
@@ -66,16 +67,14 @@ def glimpsed(
     """
     require_writable(to)
     trained = open_trained(name, source=source)
-    network, dataset = trained.network, trained.examples(test=test)
-    if not (isinstance(network, AttentionClassifier) and isinstance(network.head, ClassHead)):
-        raise UserError(f"{name} does not tell classes apart; name a network that does")
+    network, dataset = of_classes(trained), trained.examples(test=test)
     wrong, read = _looked(network, dataset, lambda pyramid: None)
     rows: dict[str, Any] = {
         "glimpses where it looks": {
             "error": wrong,
             "read": read.mean().item(),
             "most_read": read.max().item(),
-            **_cost(network, dataset, lambda pyramid: None),
+            **cost_of_images(lambda images: _look(network, images, lambda pyramid: None), dataset, TIMED),
         }
     }
     chance = [_looked(network, dataset, _at_random(network, seed)) for seed in range(SEEDS)]
@@ -86,7 +85,7 @@ def glimpsed(
     rows["the same from coarse to fine by entropy"] = {
         "error": wrong,
         "read": read.mean().item(),
-        **_cost(network, dataset, by),
+        **cost_of_images(lambda images: _look(network, images, by), dataset, TIMED),
     }
     if probe:
         rows["a linear probe of the whole image"] = _probed(trained, network, dataset, side)
@@ -103,6 +102,14 @@ def glimpsed(
         "provenance": provenance(),
     }
     return shown(found, table(found), screen, to)
+
+
+def of_classes(trained: Trained) -> AttentionClassifier:
+    """The network that was trained; `UserError` unless it tells classes apart."""
+    network = trained.network
+    if not (isinstance(network, AttentionClassifier) and isinstance(network.head, ClassHead)):
+        raise UserError(f"{trained.name} does not tell classes apart; name a network that does")
+    return network
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -179,12 +186,6 @@ def _looked(network: AttentionClassifier, dataset: Dataset, way: Way) -> tuple[f
     return wrong / len(dataset), torch.cat(read)
 
 
-def _cost(network: AttentionClassifier, dataset: Dataset, way: Way) -> dict[str, float]:
-    """Milliseconds of an image by itself, median; and its million multiply-adds."""
-    images = [dataset.batch(torch.tensor([n])).images for n in range(min(TIMED, len(dataset)))]
-    return cost([partial(_look, network, image, way) for image in images])
-
-
 def _probed(trained: Trained, network: AttentionClassifier, dataset: Dataset, side: int | None) -> dict[str, float]:
     """Error and cost of a linear probe of whole images, with the network that reads glimpses as ImageNet taught it."""
     kind = network.arguments["network"]
@@ -228,17 +229,11 @@ def _resized(image: Tensor, side: int | None) -> Tensor:
 def _logistic(x: Tensor, y: Tensor, penalty: float) -> Tensor:
     """Weights (features + 1, classes) of logistic regression, the last row for what is there whatever is seen."""
     x = F.pad(x, (0, 1), value=1.0)
-    weights = torch.zeros(x.shape[1], int(y.max()) + 1, dtype=x.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=300, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(x @ weights, y) + penalty * weights[:-1].square().sum()
-        value.backward()
-        return value
+    def loss(weights: Tensor) -> Tensor:
+        return F.cross_entropy(x @ weights, y) + penalty * weights[:-1].square().sum()
 
-    optimizer.step(loss)  # type: ignore[arg-type,no-untyped-call,unused-ignore]
-    return weights.detach()
+    return least(loss, x.new_zeros(x.shape[1], int(y.max()) + 1))
 
 
 def _wrong(weights: Tensor, x: Tensor, y: Tensor) -> float:

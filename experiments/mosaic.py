@@ -11,7 +11,6 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.costs import cost
+from experiments.costs import cost, cost_of_images
 from experiments.megapixel import overlap
 from experiments.pages import require_writable, shown
 from wsram.data.mosaic import Mosaics
@@ -85,9 +84,8 @@ def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Pat
             **cost([lambda: encode(few)] * 3),
         }
 
-    one = [dataset.batch(torch.tensor([n])).images for n in range(min(TIMED, len(dataset)))]
     ways = {
-        "glimpses": {"error": after[-1], **cost([partial(network.predict, image) for image in one])},
+        "glimpses": {"error": after[-1], **cost_of_images(network.predict, dataset, TIMED)},
         "as many random photos": headed(glimpses),
         "every photo": headed(dataset.along**2),
     }

@@ -33,7 +33,7 @@ from wsram.models.trunk import set_rate
 from wsram.provenance import provenance
 from wsram.recipes import RECIPES
 from wsram.runs import SETTINGS, write_whole
-from wsram.runtime import autocast
+from wsram.runtime import autocast, denormals_as_zero
 from wsram.schedule import batches, fade, learning_rate
 from wsram.settings import to_json
 from wsram.tasks import TASKS
@@ -246,7 +246,7 @@ def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[
     optimizer = build_optimizer(network, schedule)
     estimate_of, device = estimation(config), torch.device("cpu")
     rows = []
-    with reading_features(network):
+    with denormals_as_zero(), reading_features(network):
         network.train()
         for step, _, index in batches(schedule, len(taught), 0):
             seed_dropout(schedule.seed, step)

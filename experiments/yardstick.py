@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.costs import cost
+from experiments.costs import cost, cost_of_images
+from experiments.glimpsed import of_classes
 from experiments.pages import require_writable, shown
 from wsram.config import ScheduleConfig
 from wsram.data import Dataset
 from wsram.errors import UserError, require_at_least
 from wsram.evaluate import open_trained
-from wsram.models.classifier import AttentionClassifier
-from wsram.models.heads import ClassHead
 from wsram.models.layers import MeanAndMost
 from wsram.provenance import provenance
 from wsram.runtime import Autocast, autocast, best_device, best_precision, denormals_as_zero, keep_freed_memory
@@ -34,7 +33,7 @@ TIMED = 30
 """Images answered one by one, against the clock."""
 
 
-class WholeImage(nn.Sequential):
+class SixConvolutions(nn.Sequential):
     """Six convolutions of 3×3, halved after every second one; mean and largest value of each feature; classes.
 
     Args:
@@ -84,19 +83,15 @@ def yardstick(
     require_writable(to)
     require_at_least(1, updates=updates, times=times)
     trained = open_trained(name, source=source)
-    network, device = trained.network, best_device()
-    examples = trained.splits.train.to(device)
-    if not (isinstance(network, AttentionClassifier) and isinstance(network.head, ClassHead)):
-        raise UserError(f"{name} does not tell classes apart; name a network that does")
+    network, device = of_classes(trained), best_device()
+    examples, dataset = trained.splits.train.to(device), trained.examples(test=test)
     keep_freed_memory()
-    dataset = trained.examples(test=test)
-    images = [_images(dataset, torch.tensor([n])) for n in range(min(TIMED, len(dataset)))]
-    glances = cost([lambda image=image: network.predict(image) for image in images])  # type: ignore[misc]
+    glances = cost_of_images(network.predict, dataset, TIMED)
     torch.manual_seed(seed)
     width, classes = STEP, len(examples.spec.names)
     while _adds(examples, width, classes) < times * glances["multiply_adds"]:
         width += STEP
-    whole = WholeImage(examples.spec.channels, width, classes).to(device)
+    whole = SixConvolutions(examples.spec.channels, width, classes).to(device)
     schedule = ScheduleConfig(updates, batch=trained.config.schedule.batch, learning_rate=rate, seed=seed)
     context = autocast(best_precision(), device)
     whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -111,7 +106,7 @@ def yardstick(
         "sees everything": {
             "error": _wrong(whole, dataset, context),
             "parameters": sum(p.numel() for p in whole.parameters()),
-            **cost([lambda image=image: whole(image) for image in images]),  # type: ignore[misc]
+            **cost_of_images(whole, dataset, TIMED),
         },
     }
     found = {
@@ -149,10 +144,6 @@ def table(found: dict[str, Any]) -> Table:
     return Table(title, ["what looks", "error", "million multiply-adds", "parameters", "ms an image"], rows)
 
 
-def _images(dataset: Dataset, index: Tensor, epoch: int | None = None) -> Tensor:
-    return _whole(dataset.batch(index, epoch).images)
-
-
 def _whole(images: Any) -> Tensor:
     if not isinstance(images, Tensor):
         raise UserError("images are not of one size, or not held whole; name a network that was trained on such images")
@@ -161,8 +152,8 @@ def _whole(images: Any) -> Tensor:
 
 def _adds(examples: Dataset, width: int, classes: int) -> float:
     """Million multiply-adds of one image."""
-    image = _images(examples, torch.tensor([0]))
-    network = WholeImage(examples.spec.channels, width, classes).to(image.device).eval()
+    image = _whole(examples.batch(torch.tensor([0])).images)
+    network = SixConvolutions(examples.spec.channels, width, classes).to(image.device).eval()
     return cost([lambda: network(image)])["multiply_adds"]
 
 

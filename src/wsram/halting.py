@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,16 +43,25 @@ def fitted(shown: Tensor, right: Tensor) -> Tensor:
         right: (examples, glimpses) bool, whether the answer after each glimpse is right.
     """
     enough = (right | ~right[:, -1:]).to(shown.dtype)
-    weights = torch.zeros(shown.shape[-1], dtype=shown.dtype, device=shown.device, requires_grad=True)
+
+    def loss(weights: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(shown @ weights, enough) + PENALTY * weights.square().sum()
+
+    return least(loss, shown.new_zeros(shown.shape[-1]))
+
+
+def least(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    """Where a smooth function of weights is least, sought from `start` on (L-BFGS)."""
+    weights = start.requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=300, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
+    def step() -> Tensor:
         optimizer.zero_grad()
-        value = F.binary_cross_entropy_with_logits(shown @ weights, enough) + PENALTY * weights.square().sum()
+        value = loss(weights)
         value.backward()  # type: ignore[no-untyped-call,unused-ignore]
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type,no-untyped-call,unused-ignore]
+    optimizer.step(step)  # type: ignore[arg-type,no-untyped-call,unused-ignore]
     return weights.detach()
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from experiments.cli import main
-from experiments.yardstick import WholeImage
+from experiments.yardstick import SixConvolutions
 from tests.refusals import refused
 from tests.tiny import tiny_config, trained
 from wsram.image_settings import ImageData
@@ -24,12 +24,12 @@ def test_it_learns_what_the_images_show(digit_run: Path, tmp_path: Path) -> None
     assert whole["multiply_adds"] >= 3 * glances["multiply_adds"] and found["width"] % 4 == 0
     assert found["updates"] == 60 and found["set"] == "validation" and found["training_seconds"] > 0
     assert whole["error"] < 0.8  # chance is 0.9
-    network = WholeImage(1, found["width"], 10)
+    network = SixConvolutions(1, found["width"], 10)
     assert whole["parameters"] == sum(p.numel() for p in network.parameters())
 
 
 def test_it_answers_for_images_of_any_size_and_number_of_channels() -> None:
-    assert WholeImage(3, 4, 5).eval()(torch.rand(2, 3, 20, 33)).shape == (2, 5)
+    assert SixConvolutions(3, 4, 5).eval()(torch.rand(2, 3, 20, 33)).shape == (2, 5)
 
 
 def test_images_of_several_sizes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
