@@ -110,6 +110,7 @@ def test_opened_it_is_parted_into_training_validation_and_test_images(tmp_path: 
     "changes, message",
     [
         ({"distortion": 0.5}, "--distortion is for scenes of one digit"),
+        ({"clutter_blend": "add"}, "--clutter-blend is for scenes of one digit"),
         ({"validation": 30}, "validation images must be from 1 to 29"),
         ({"canvas": 100}, "canvas"),
     ],

@@ -156,7 +156,12 @@ def make_megapixel(
 
 def open_megapixel(data: ImageData) -> Splits:
     """The data set that these settings name; `UserError` if it cannot be had."""
-    for name, value in (("--distortion", data.distortion), ("--empty", data.empty)):
+    of_one_digit = {
+        "--distortion": data.distortion,
+        "--empty": data.empty,
+        "--clutter-blend": data.clutter_blend != "max",
+    }
+    for name, value in of_one_digit.items():
         if value:
             raise UserError(f"{name} is for scenes of one digit, and {data.scene} is fixed images; leave it out")
     held = max(1, round(HELD_OUT * data.training_images)) if data.validation is None else data.validation

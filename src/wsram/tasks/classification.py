@@ -226,8 +226,9 @@ class Classification:
         return {name: parameters for name, parameters in learning.items() if parameters}
 
     def about(self, config: ClassificationConfig) -> str:
-        """The scene and the source of its digits."""
-        scene = f"scene {config.data.scene} of " if config.data.scene else ""
+        """The scene, with clutter that is not blended as usual, and the source of its digits."""
+        added = " (clutter added)" if config.data.clutter_blend == "add" else ""
+        scene = f"scene {config.data.scene}{added} of " if config.data.scene else ""
         return f"{scene}{Path(config.data.source).name}"
 
     def table(self, records: Mapping[str, Mapping[str, Any]]) -> Table:
