@@ -1,4 +1,8 @@
-"""A network that looks at megapixel MNIST: error after each glimpse, digits found, pixels read, time and memory."""
+"""A network that looks at megapixel MNIST: error after each glimpse, digits found, pixels read, time and memory.
+
+Of a network that answers all four questions at once, the errors of each: of majority, max and top the likeliest digit
+counts; of multi all ten labels must be right, each present from even odds on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import torch
 from torch import Tensor
 
 from experiments.pages import require_writable, shown
-from wsram.data.megapixel import Megapixel
+from wsram.data.megapixel import QUESTIONS, Megapixel
 from wsram.errors import UserError
 from wsram.evaluate import Trained, open_trained
 from wsram.glimpse.sensor import edges_of
@@ -20,7 +24,7 @@ from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance
 from wsram.runtime import autocast
 from wsram.tables import Table
-from wsram.tasks.measuring import VOTES, evaluate_sampled, parts
+from wsram.tasks.measuring import VOTES, answered_sampled, parts
 from wsram.terminal import Screen
 
 FOUND = 0.75
@@ -47,21 +51,29 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
     dataset, network = trained.examples(test=test), trained.network
     if not isinstance(dataset, Megapixel) or not isinstance(network, AttentionClassifier):
         raise UserError(f"{name} was not trained on a megapixel scene; name a network that was")
-    after, looked_at = _looked(trained, network, dataset)
+    after, answers, looked_at = _looked(trained, network, dataset)
     sensor, count = network.prediction.sensor, network.prediction.glimpses
     # A glimpse between pixels is interpolated from one row and one column more; windows that overlap count twice.
     window = (sensor.patch_size * max(sensor.scales) + (sensor.mode == "bilinear")) ** 2
     context = autocast(network.precision, next(network.parameters()).device)
+    drawn, _ = answered_sampled(network, dataset, samples=VOTES, autocast=context)
+    vote = network.head.vote(drawn)
     found = {
         "network": trained.name,
         "set": "test" if test else "validation",
         "images": len(dataset),
         "task": dataset.task,
         "precision": network.precision,
-        "error_after": after,
+        "questions": {
+            question: {
+                "error_after": errors(after, answers.unsqueeze(1), dataset.task, question).mean(0).tolist(),
+                "error_one_sample": errors(drawn, answers, dataset.task, question).mean().item(),
+                "error_vote": errors(vote, answers, dataset.task, question).mean().item(),
+            }
+            for question in asked_of(dataset.task)
+        },
         "looked_at_after": looked_at,
         "pixels_read": count * window / dataset.canvas**2,
-        "sampled": evaluate_sampled(network, dataset, samples=VOTES, autocast=context),
         "milliseconds": _milliseconds(network, dataset),
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "provenance": provenance(),
@@ -71,35 +83,69 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
 
 def table(found: dict[str, Any]) -> Table:
     """The figures of the mode after each glimpse, and of a vote."""
-    count = len(found["error_after"])
+    count, by = len(found["looked_at_after"]), found["questions"].values()
     rows = [
-        [str(n + 1), f"{error:.1%}", f"{share:.1%}", f"{(n + 1) / count * found['pixels_read']:.2%}"]
-        for n, (error, share) in enumerate(zip(found["error_after"], found["looked_at_after"], strict=True))
+        [
+            str(n + 1),
+            *(f"{each['error_after'][n]:.1%}" for each in by),
+            f"{share:.1%}",
+            f"{(n + 1) / count * found['pixels_read']:.2%}",
+        ]
+        for n, share in enumerate(found["looked_at_after"])
     ]
-    rows.append([f"vote of {VOTES}", f"{found['sampled'][f'error_vote_{VOTES}']:.1%}", "", ""])
+    rows.append([f"vote of {VOTES}", *(f"{each['error_vote']:.1%}" for each in by), "", ""])
     cost = f"{found['milliseconds']['drawn']:.0f} ms an image, {found['peak_megabytes']:,.0f} MiB at the peak"
     title = f"{found['network']}, {found['images']:,} {found['set']} images, {found['task']}; {cost}"
-    return Table(title, ["glimpses", "error", "digits looked at", "pixels read"], rows)
+    named = ["error"] if len(by) == 1 else [f"error, {question}" for question in found["questions"]]
+    return Table(title, ["glimpses", *named, "digits looked at", "pixels read"], rows)
 
 
-def _looked(trained: Trained, network: AttentionClassifier, dataset: Megapixel) -> tuple[list[float], list[float]]:
-    """Error of the mode, and share of the digits that were looked at, after each glimpse."""
-    wrong, seen = [], []
+def asked_of(task: str) -> tuple[str, ...]:
+    """What a scene asks, of `QUESTIONS`.
+
+    Example:
+        >>> asked_of("megapixel-top")
+        ('top',)
+    """
+    return QUESTIONS if task == "megapixel-all" else (task.removeprefix("megapixel-"),)
+
+
+def errors(outputs: Tensor, answers: Tensor, task: str, question: str) -> Tensor:
+    """Where the answer to a question is wrong: 1, else 0.
+
+    Args:
+        outputs: (..., outputs) of the head.
+        answers: of a shape that goes with them: (...) classes, or (..., labels).
+        task: the scene that the network was trained on.
+        question: of `asked_of` it.
+
+    Returns:
+        (...) float32.
+    """
+    if task == "megapixel-all":
+        first = 10 * QUESTIONS.index(question)
+        outputs, answers = outputs[..., first : first + 10], answers[..., first : first + 10]
+        if question != "multi":
+            answers = answers.argmax(-1)
+    if question == "multi":
+        return ((outputs > 0) != (answers > 0.5)).any(-1).float()
+    return (outputs.argmax(-1) != answers).float()
+
+
+def _looked(trained: Trained, network: AttentionClassifier, dataset: Megapixel) -> tuple[Tensor, Tensor, list[float]]:
+    """Outputs of the mode after each glimpse, the answers, and the share of the digits looked at after each glimpse."""
+    outputs, answers, seen = [], [], []
     device = next(network.parameters()).device
     for part, batch in parts(network, dataset):
         with torch.no_grad(), autocast(network.precision, device)():
             looked = network.predict(batch.images)
-        outputs = looked.outputs_after
-        if batch.answers.is_floating_point():  # all labels must be right
-            right = ((outputs > 0) == batch.answers.unsqueeze(1).bool()).all(-1)
-        else:
-            right = outputs.argmax(-1) == batch.answers.unsqueeze(-1)
-        wrong.append(~right)
+        outputs.append(looked.outputs_after)
+        answers.append(batch.answers)
         scales = torch.tensor(network.prediction.sensor.scales, device=device)
         side = scales[looked.action.scale] * network.prediction.sensor.patch_size
         share = overlap(looked.action.location, side, dataset.digits[part], dataset.canvas, dataset.bank.shape[-1])
         seen.append((share >= FOUND).cummax(1).values.float().mean(-1))
-    return torch.cat(wrong).float().mean(0).tolist(), torch.cat(seen).mean(0).tolist()
+    return torch.cat(outputs), torch.cat(answers), torch.cat(seen).mean(0).tolist()
 
 
 def overlap(location: Tensor, side: Tensor, corners: Tensor, canvas: int, size: int) -> Tensor:

@@ -12,7 +12,7 @@ from wsram.errors import UserError, require_at_least, require_finite
 
 Scene = Literal[
     "translated-scaled", "any-size", "translated", "cluttered-60", "cluttered-100",
-    "megapixel-majority", "megapixel-max", "megapixel-top", "megapixel-multi", "mosaic",
+    "megapixel-majority", "megapixel-max", "megapixel-top", "megapixel-multi", "megapixel-all", "mosaic",
 ]  # fmt: skip
 Blend = Literal["max", "add"]
 HUB = "hf:"

@@ -323,7 +323,8 @@ class Predictor:
     def _modes(
         self, network: AttentionClassifier, seen: Sequence[Given], glimpses: int | None, stop_at: float | None
     ) -> list[Answer]:
-        sources = [image.on(self.device) for image in seen]
+        device = self.device
+        sources = [image.on(device) for image in seen]
         compiled, taken = None, None
         if len(seen) == 1 and glimpses is None and stop_at is None:  # as it was compiled
             compiled = self._compiled.get(torch.Size((1, network.channels, *seen[0].size)))

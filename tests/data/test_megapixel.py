@@ -9,7 +9,7 @@ import torch
 
 from tests.tiny import write_digits
 from wsram.data import open_data
-from wsram.data.megapixel import TASKS, Megapixel, make_megapixel
+from wsram.data.megapixel import QUESTIONS, TASKS, Megapixel, make_megapixel
 from wsram.data.mnist import Digits, load_train
 from wsram.errors import UserError
 from wsram.image_settings import ImageData
@@ -45,9 +45,22 @@ def test_what_is_asked_is_answered_by_the_digits_that_are_there() -> None:
                 assert max(classes) == int(answer)
             elif task == "megapixel-top":
                 assert classes[int(corners[:, 0].argmin())] == int(answer)
-            else:
+            elif task == "megapixel-multi":
                 assert set(classes) == set(answer.nonzero().flatten().tolist())
                 assert data.spec.answer == "labels"
+
+
+def test_all_questions_at_once_have_the_answers_of_each() -> None:
+    whole = some("megapixel-all")
+    present = [
+        {name for name, there in zip(whole.spec.names, row, strict=True) if there} for row in whole.answers.tolist()
+    ]
+    assert whole.spec.answer == "labels" and len(whole.spec.names) == 40
+    for question in QUESTIONS:
+        alone = some(f"megapixel-{question}")
+        for found, answer in zip(present, alone.answers, strict=True):
+            digits_there = answer.nonzero().flatten().tolist() if question == "multi" else [int(answer)]
+            assert {name for name in found if name.startswith(question)} == {f"{question} {n}" for n in digits_there}
 
 
 def test_digits_do_not_overlap_and_scribbles_keep_off_the_edge() -> None:

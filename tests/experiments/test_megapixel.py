@@ -1,10 +1,11 @@
-"""What counts as looking at a digit."""
+"""What counts as looking at a digit, and as a wrong answer to each of several questions."""
 
 from __future__ import annotations
 
 import torch
 
-from experiments.megapixel import overlap
+from experiments.megapixel import asked_of, errors, overlap
+from wsram.data.megapixel import QUESTIONS
 
 
 def test_a_glimpse_holds_of_a_digit_what_lies_in_it() -> None:
@@ -19,3 +20,27 @@ def test_a_glimpse_holds_of_a_digit_what_lies_in_it() -> None:
     held = overlap(location, side, corners, canvas, size)
     torch.testing.assert_close(held[0, :, 0], torch.tensor([1.0, 0.5, 0.0]))
     assert not held[0, :, 1].any()
+
+
+def test_each_question_is_wrong_by_itself() -> None:
+    right = torch.full((4, 10), -1.0)
+    right[:3, 7] = 1.0
+    right[3, [2, 7]] = 1.0
+    answers = (right > 0).float().flatten().unsqueeze(0)
+    for n, question in enumerate(QUESTIONS):
+        outputs = right.clone()
+        outputs[n, 2] = -outputs[n, 2] + 0.5  # of multi a label that is missing, of the others another likeliest digit
+        found = {
+            asked: float(errors(outputs.flatten().unsqueeze(0), answers, "megapixel-all", asked))
+            for asked in asked_of("megapixel-all")
+        }
+        assert found == {asked: float(asked == question) for asked in QUESTIONS}
+
+
+def test_of_one_question_classes_or_labels_count() -> None:
+    outputs = torch.tensor([[0.1, 2.0], [3.0, 1.0]])
+    assert errors(outputs, torch.tensor([1, 1]), "megapixel-top", "top").tolist() == [0, 1]
+    labels = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    assert errors(outputs, labels, "megapixel-multi", "multi").tolist() == [0, 1]
+    after = outputs.expand(3, 2, 2)
+    assert errors(after, labels, "megapixel-multi", "multi").shape == (3, 2)

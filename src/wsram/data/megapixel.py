@@ -31,8 +31,11 @@ TASKS = {
     "megapixel-max": "the largest digit",
     "megapixel-top": "the digit nearest to the upper edge",
     "megapixel-multi": "every digit that is there",
+    "megapixel-all": "all four at once, as the second program's networks are asked",
 }
 """What is asked, by the name of the scene."""
+QUESTIONS = tuple(task.removeprefix("megapixel-") for task in list(TASKS)[:4])
+"""What "megapixel-all" asks, in the order of its labels: ten of each question, the digit that is its answer present."""
 TEST_IMAGES = 1000
 HELD_OUT = 0.1
 """Share of the training images held out for tuning, unless told otherwise."""
@@ -46,7 +49,7 @@ class Megapixel:
     squares: (images, count) int64, which of them lie on each image, in the order in which they are laid.
     corners: (images, count, 2) int64, row and column of each one's first pixel.
     digits: (images, digits, 2) int64, corners of the digits (for analyses, never for training).
-    answers: (images,) int64, or (images, 10) of 0 and 1 for several digits.
+    answers: (images,) int64; (images, 10) of 0 and 1 for several digits; (images, 40) for all of `QUESTIONS`.
     task: one of `TASKS`.
     canvas: side of an image, in pixels.
     title: of the set.
@@ -64,8 +67,10 @@ class Megapixel:
     @property
     def spec(self) -> Spec:
         """Ten classes, or labels, on large grey squares."""
-        kind = "labels" if self.answers.is_floating_point() else "class"
-        return Spec(1, kind, tuple("0123456789"), (self.canvas, self.canvas))
+        kind, names = "labels" if self.answers.is_floating_point() else "class", tuple("0123456789")
+        if self.task == "megapixel-all":
+            names = tuple(f"{question} {name}" for question in QUESTIONS for name in names)
+        return Spec(1, kind, names, (self.canvas, self.canvas))
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -235,12 +240,15 @@ def _scribbles(
 
 def _answers(task: str, named: np.ndarray, places: np.ndarray) -> np.ndarray:
     """What is asked of images whose digits (images, count) lie at corners (images, count, 2)."""
-    if task == "megapixel-majority":
-        return named[:, 0]
-    if task == "megapixel-max":
-        return named.max(1)
-    if task == "megapixel-top":
-        return named[np.arange(len(named)), places[..., 0].argmin(1)]
-    if task == "megapixel-multi":
-        return np.eye(10, dtype=np.float32)[named].max(1)
-    raise UserError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
+    one_hot = np.eye(10, dtype=np.float32)
+    answers = {
+        "megapixel-majority": named[:, 0],
+        "megapixel-max": named.max(1),
+        "megapixel-top": named[np.arange(len(named)), places[..., 0].argmin(1)],
+        "megapixel-multi": one_hot[named].max(1),
+    }
+    if task == "megapixel-all":
+        return np.concatenate([one_hot[each] if each.ndim == 1 else each for each in answers.values()], 1)
+    if task not in answers:
+        raise UserError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
+    return answers[task]

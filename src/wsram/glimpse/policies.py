@@ -208,8 +208,9 @@ class Cells:
     def policy(self, raw: Tensor) -> MapDistribution:
         """The distribution that a query (..., batch, units) and logits of scales (..., batch, scales), joined, make."""
         units = self.keys.shape[-1]
-        query = raw[..., :units] / math.sqrt(units)
-        energy = torch.einsum("...bu,bcu->...bc", query, at_least_float32(self.keys))
+        # Keys stay in the precision that they were made in: there are many of them, and every glimpse compares them all.
+        query = (raw[..., :units] / math.sqrt(units)).to(self.keys.dtype)
+        energy = torch.einsum("...bu,bcu->...bc", query, self.keys)
         logits = self.prior + PULL * torch.tanh(energy / PULL)
         if self.visited is not None:
             logits = logits - self.toll * self.visited

@@ -68,14 +68,7 @@ def evaluate_sampled(
     Raises:
         UserError: fewer than 1 sample.
     """
-    if samples < 1:
-        raise UserError(f"a vote needs at least 1 sample, got {samples}")
-
-    def look(images: Any, start: int) -> Looked:
-        generator = torch.Generator(dataset_device(images)).manual_seed(seed * 1_000_003 + start)
-        return network.predict(images, samples=samples, generator=generator)
-
-    outputs, answers = answered(network, dataset, max(1, ROWS // samples), autocast, look)
+    outputs, answers = answered_sampled(network, dataset, samples=samples, seed=seed, autocast=autocast)
     vote = network.head.vote(outputs)
     return {
         "error_one_sample": network.head.error(outputs, answers),
@@ -83,6 +76,28 @@ def evaluate_sampled(
         "nll_one_sample": nll(network, outputs, answers),
         f"nll_vote_{samples}": nll(network, vote, answers),
     }
+
+
+def answered_sampled(
+    network: AttentionClassifier,
+    dataset: Dataset,
+    *,
+    samples: int,
+    seed: int = 0,
+    autocast: Autocast = nullcontext,
+) -> tuple[Tensor, Tensor]:
+    """The head's outputs (samples, examples, outputs) where the network looks where it draws, and the answers.
+
+    Arguments and errors are those of `evaluate_sampled`.
+    """
+    if samples < 1:
+        raise UserError(f"a vote needs at least 1 sample, got {samples}")
+
+    def look(images: Any, start: int) -> Looked:
+        generator = torch.Generator(dataset_device(images)).manual_seed(seed * 1_000_003 + start)
+        return network.predict(images, samples=samples, generator=generator)
+
+    return answered(network, dataset, max(1, ROWS // samples), autocast, look)
 
 
 def dataset_device(images: Any) -> torch.device:
