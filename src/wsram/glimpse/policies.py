@@ -208,7 +208,7 @@ class Cells:
     def policy(self, raw: Tensor) -> MapDistribution:
         """The distribution that a query (..., batch, units) and logits of scales (..., batch, scales), joined, make."""
         units = self.keys.shape[-1]
-        # Keys stay in the precision that they were made in: there are many of them, and every glimpse compares them all.
+        # Keys stay in the precision they were made in: there are many, and every glimpse compares them all.
         query = (raw[..., :units] / math.sqrt(units)).to(self.keys.dtype)
         energy = torch.einsum("...bu,bcu->...bc", query, self.keys)
         logits = self.prior + PULL * torch.tanh(energy / PULL)
