@@ -23,9 +23,10 @@ from wsram.glimpse.sensor import edges_of
 from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance
 from wsram.runtime import autocast
-from wsram.tables import Table
+from wsram.tables import Panel, Table
 from wsram.tasks.measuring import VOTES, answered_sampled, parts
 from wsram.terminal import Screen
+from wsram.viewing import draw_panels, save
 
 FOUND = 0.75
 """Share of a digit's square that one glimpse must hold for the digit to count as looked at."""
@@ -41,7 +42,7 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
         source: of the digits.
         screen: where the figures are shown.
         test: measure on the test images rather than those of validation.
-        to: a JSON file to keep the figures in.
+        to: a JSON file to keep the figures in, with a picture beside it.
 
     Raises:
         UserError: a network of other images, or no digits.
@@ -78,7 +79,23 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "provenance": provenance(),
     }
+    if to is not None:
+        screen.say(f"Picture: {save(draw_panels(panels(found)), to.with_suffix('.png'), replace=True)}")
     return shown(found, table(found), screen, to)
+
+
+def panels(found: dict[str, Any]) -> list[Panel]:
+    """Error, and digits that were looked at, against the pixels that were read."""
+    seen = found["looked_at_after"]
+    read = [100 * found["pixels_read"] * (n + 1) / len(seen) for n in range(len(seen))]
+    wrong = [
+        (question, read, [100 * share for share in of["error_after"]]) for question, of in found["questions"].items()
+    ]
+    missed = [("digits", read, [100 * (1 - share) for share in seen])]
+    return [
+        Panel(f"error of the mode, {found['set']} images", "pixels read, %", "%", wrong, log=True),
+        Panel("digits not looked at", "pixels read, %", "%", missed, log=True),
+    ]
 
 
 def table(found: dict[str, Any]) -> Table:

@@ -163,7 +163,9 @@ def looking(experiment: str) -> str:
         found = json.loads(path.read_text(encoding="utf-8"))
         shown, made = table(found), found["provenance"]
         origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}."
-        parts.append(f"{shown.title}.\n\n{shown.markdown()}\n\n{origin}")
+        picture = path.with_suffix(".png")
+        drawn = f"![{path.stem}](results/looking/{picture.name})\n\n" if picture.exists() else ""
+        parts.append(f"{shown.title}.\n\n{drawn}{shown.markdown()}\n\n{origin}")
     return "\n\n".join(parts)
 
 

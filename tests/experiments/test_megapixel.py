@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from experiments.megapixel import asked_of, errors, overlap
+from experiments.megapixel import asked_of, errors, overlap, panels
 from wsram.data.megapixel import QUESTIONS
 
 
@@ -44,3 +44,15 @@ def test_of_one_question_classes_or_labels_count() -> None:
     assert errors(outputs, labels, "megapixel-multi", "multi").tolist() == [0, 1]
     after = outputs.expand(3, 2, 2)
     assert errors(after, labels, "megapixel-multi", "multi").shape == (3, 2)
+
+
+def test_curves_stand_against_the_pixels_that_were_read() -> None:
+    found = {
+        "set": "test",
+        "pixels_read": 0.01,
+        "looked_at_after": [0.5, 0.75],
+        "questions": {"top": {"error_after": [0.5, 0.25]}},
+    }
+    wrong, missed = panels(found)
+    assert wrong.curves == [("top", [0.5, 1.0], [50.0, 25.0])]
+    assert missed.curves == [("digits", [0.5, 1.0], [50.0, 25.0])]
