@@ -36,7 +36,7 @@ _BEST = ClassificationConfig(
 
 _FAST = ClassificationConfig(
     data=ImageData("mnist"),
-    model=ClassifierConfig(network="conv", aim="contrast"),
+    model=ClassifierConfig(network="conv", aim="contrast", scale_toll=1.0),
     estimator=EstimatorConfig("variational-credit", "policy", samples=2),
     exploration=ExplorationConfig(scale_entropy=0.1),
     schedule=ScheduleConfig(updates=800, minutes=1.65, learning_rate=4e-3, clip=20.0, evaluate_every=800),
@@ -78,7 +78,7 @@ RECIPES: dict[str, Config] = {
     "five-minutes": replace(_FAST, schedule=replace(_FAST.schedule, updates=2100, minutes=4.6, evaluate_every=2100)),
     "half-hour": replace(
         _BEST,
-        model=replace(_BEST.model, aim="contrast", scale_toll=0.5),
+        model=replace(_BEST.model, aim="contrast", scale_toll=1.0),
         # Less than half an hour: a machine that warms up, or is not alone, does not keep the pace it was timed at.
         schedule=replace(_BEST.schedule, updates=8500, minutes=27.0, evaluate_every=1700),
         every_glimpse=0.5,
