@@ -17,7 +17,7 @@ from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
 from wsram.models.classifier import AttentionClassifier
 from wsram.runs import Run
-from wsram.tasks.troubles import Looking, look_again, share_inside, troubles
+from wsram.tasks.troubles import Looking, Merit, look_again, share_inside, troubles
 from wsram.terminal import Screen
 from wsram.training import train
 
@@ -69,17 +69,26 @@ def names(looking: Looking, glimpses: int = 2, *, late: bool = True) -> list[str
 
 def test_a_network_that_needs_its_policy_and_all_its_glimpses_is_left_in_peace() -> None:
     found = looked(naming((0.0, 0.0), glimpses=1))
-    assert found.error == 0 and found.commonest == 0.5 and found.leaving == 0
-    assert found.error_random > 0.2  # most places show nothing of the spot
+    assert found.all.error == 0 and found.commonest == 0.5 and found.leaving == 0
+    assert found.random.error > 0.2  # most places show nothing of the spot
     assert names(found, glimpses=1) == []
 
 
 def test_one_glimpse_that_is_as_good_as_all_is_told() -> None:
     found = looked(naming((0.0, 0.0)))
-    assert found.error_first == found.error == 0
+    assert found.first.error == found.all.error == 0
+    assert abs(found.first.nats - found.all.nats) < 1e-3
     assert names(found) == ["one glimpse"]
     assert names(found, late=False) == []  # when the others have not had their time
     assert "as good as all 2" in troubles(found, (1.0,), (1,), 2, late=True)["one glimpse"]
+
+
+def test_few_errors_say_nothing_where_nats_do() -> None:
+    one_wrong = 1 / 256
+    found = Looking(Merit(one_wrong, 0.01), Merit(one_wrong, 0.03), Merit(one_wrong, 0.02), 0.9, 0.0)
+    assert names(found, glimpses=4) == []
+    assert Merit(0.2, -1.0).no_better_than(Merit(0.2, -1.01))  # densities, whose nats may lie below 0
+    assert not Merit(0.2, -1.0).no_better_than(Merit(0.2, -0.9))
 
 
 def test_glimpses_that_leave_the_image_are_told_from_the_start() -> None:
@@ -94,13 +103,13 @@ def test_a_policy_that_is_no_better_than_chance_is_told() -> None:
     with torch.no_grad():
         network.prediction.head.read.bias[1] = 0.1  # a corner of the spot would do, and is not seen from here
     found = looked(network)
-    assert found.error_random < found.error
-    told = troubles(Looking(0.3, 0.5, 0.3, 0.5, 0.0), (1.0,), (1,), 1, late=True)
+    assert found.random.error < found.all.error
+    told = troubles(Looking(Merit(0.3, 1.0), Merit(0.5, 2.0), Merit(0.3, 1.0), 0.5, 0.0), (1.0,), (1,), 1, late=True)
     assert list(told) == ["random"] and "0.3 and 0.3" in told["random"]
 
 
 def test_one_scale_that_takes_all_is_named() -> None:
-    fine = Looking(0.0, 0.5, 0.5, 0.5, 0.0)
+    fine = Looking(Merit(0.0, 0.1), Merit(0.5, 1.0), Merit(0.5, 1.0), 0.5, 0.0)
     assert "scale ×3" in troubles(fine, (0.0, 0.999), (1, 3), 2, late=False)["one scale"]
     assert troubles(fine, (0.05, 0.95), (1, 3), 2, late=True) == {}
 

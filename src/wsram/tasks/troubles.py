@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,21 +24,32 @@ ONE_SCALE = 0.99
 INSIDE = 0.6
 """Of a glimpse; one that shows less of the image counts as leaving it."""
 NO_BETTER = 0.95
-"""An error counts as no better than another if it is above this share of it."""
+"""An error, or so many nats, count as no better than others if they are above this share of them."""
+
+
+class Merit(NamedTuple):
+    """How good some answers are: their error, and minus their mean log-probability in nats; lower is better in both."""
+
+    error: float
+    nats: float
+
+    def no_better_than(self, other: Merit) -> bool:
+        """Whether neither says that this is better: of few errors, the nats alone say anything."""
+        return all(own >= theirs - (1 - NO_BETTER) * abs(theirs) for own, theirs in zip(self, other, strict=True))
 
 
 @dataclass(frozen=True)
 class Looking:
     """How a network looks at some examples.
 
-    error, error_first, error_random: after all glimpses, after the first alone, after as many at random places.
+    all, first, random: after all glimpses, after the first alone, after as many at random places.
     commonest: the error of the commonest class, whatever is shown; None where the answers are no classes.
     leaving: the share of glimpses that leave the image.
     """
 
-    error: float
-    error_first: float
-    error_random: float
+    all: Merit
+    first: Merit
+    random: Merit
     commonest: float | None
     leaving: float
 
@@ -101,9 +112,12 @@ def look_again(network: AttentionClassifier, dataset: Dataset, glimpses: int, au
     network.train(training)
     said = torch.cat(answers)
     commonest = 1 - float(said.bincount().max()) / len(said) if isinstance(head, ClassHead) else None
-    error, error_first, error_random = (head.error(torch.cat(each), said) for each in (outputs, first, chance))
     leaving = float((torch.cat(inside) < INSIDE).float().mean())
-    return Looking(error, error_first, error_random, commonest, leaving)
+    every, one, anyhow = (
+        Merit(head.error(found, said), -float(head.log_prob(found.unsqueeze(-2), said).mean()))
+        for found in map(torch.cat, (outputs, first, chance))
+    )
+    return Looking(every, one, anyhow, commonest, leaving)
 
 
 def troubles(
@@ -119,7 +133,7 @@ def troubles(
         late: whether training has gone so far that the network should know better.
 
     Example:
-        >>> fine = Looking(0.1, 0.5, 0.4, 0.9, 0.0)
+        >>> fine = Looking(Merit(0.1, 0.3), Merit(0.5, 1.2), Merit(0.4, 1.1), 0.9, 0.0)
         >>> troubles(fine, (0.5, 0.5), (1, 2), 4, late=True)
         {}
         >>> list(troubles(fine, (1.0, 0.0), (1, 2), 4, late=True))
@@ -139,20 +153,21 @@ def troubles(
         )
     if not late:
         return found
-    if looking.commonest is not None and looking.error >= looking.commonest > 0:
+    if looking.commonest is not None and looking.all.error >= looking.commonest > 0:
         found["nothing learned"] = (
-            f"the error is {looking.error:.1%}, and always naming the commonest class has {looking.commonest:.1%}; "
+            f"the error is {looking.all.error:.1%}, and always naming the commonest class has {looking.commonest:.1%}; "
             "try another --learning-rate, more --updates, or larger glimpses (--patch)"
         )
         return found  # which makes the others true as well, and no help
-    if glimpses > 1 and looking.error >= NO_BETTER * looking.error_first:
+    if glimpses > 1 and looking.all.no_better_than(looking.first):
         found["one glimpse"] = (
-            f"one glimpse is as good as all {glimpses} (an error of {looking.error_first:.3g} after the first, "
-            f"{looking.error:.3g} after all); fewer --glimpses cost less, smaller ones (--patch) need each other"
+            f"one glimpse is as good as all {glimpses} (an error of {looking.first.error:.3g} after the first, "
+            f"{looking.all.error:.3g} after all); fewer --glimpses cost less, smaller ones (--patch) need each other"
         )
-    if looking.error_random > 0 and looking.error >= NO_BETTER * looking.error_random:
+    if looking.random.error > 0 and looking.all.no_better_than(looking.random):
         found["random"] = (
-            f"looking where the policy says is no better than at random places (an error of {looking.error:.3g} and "
-            f"{looking.error_random:.3g}); try more --samples, more --updates, or smaller glimpses (--patch, --scales)"
+            f"looking where the policy says is no better than at random places (an error of {looking.all.error:.3g} "
+            f"and {looking.random.error:.3g}); try more --samples, more --updates, or smaller glimpses (--patch, "
+            "--scales)"
         )
     return found
