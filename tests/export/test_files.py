@@ -106,6 +106,21 @@ def test_steps_can_be_taken_one_at_a_time_and_sampled(tmp_path: Path, onnxruntim
     assert names == ["probabilities", "present", "location", "scale", "next_upper", "next_lower"]
 
 
+def test_a_network_that_points_is_a_file_too_whole_and_in_steps(tmp_path: Path, onnxruntime: Any) -> None:
+    network = opinionated(glimpses=2, policy="map", network="conv", widths=(3, 4))
+    export_file(network, tmp_path / "m.onnx", QUIET, step=True)  # checked by itself
+    start, step = (onnxruntime.InferenceSession(tmp_path / f"m.{name}.onnx") for name in ("start", "step"))
+    images = torch.rand(2, 1, 40, 30)
+    upper, lower = start.run(None, {"images": images.numpy()})
+    *_, locations, _ = own(network, images, None)
+    for n in range(2):
+        given = {"images": images.numpy(), "upper": upper, "lower": lower, "number": np.array(n + 1, np.float32)}
+        _, location, _, upper, lower = step.run(None, given)
+        assert np.allclose(locations[:, n], location, atol=1e-5)
+    assert not torch.allclose(locations[:, 0], locations[:, 1])
+    refusal(lambda: export_file(network, tmp_path / "s.onnx", QUIET, sampled=True), "leave --sampled out")
+
+
 def test_a_program_of_torch_is_the_network_too(tmp_path: Path) -> None:
     network = opinionated(glimpses=2, contrast=True)
     export_file(network, tmp_path / "m.pt2", QUIET)

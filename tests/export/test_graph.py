@@ -23,9 +23,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "labels, whole pixels": dict(answer="labels", sensor="nearest", patch=5, calibration=[0.1, -0.2, 0.0, 1.0, -1.0]),
     "at a temperature, in contrast": dict(calibration=[2.5], contrast=True),
 }
+POINTING: dict[str, dict[str, Any]] = {
+    "a map": dict(policy="map", network="conv", widths=(3, 4)),
+    "a map of coarse cells, colour, one scale": dict(policy="map", map_stride=2, channels=3, scales=(2,)),
+}
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
+@pytest.fixture(params=(KINDS | POINTING).values(), ids=KINDS | POINTING)
 def network(request: pytest.FixtureRequest) -> AttentionClassifier:
     return opinionated(**request.param)
 
@@ -44,13 +48,17 @@ def opinionated(**changes: Any) -> AttentionClassifier:
     return network
 
 
-@pytest.mark.parametrize("sampled", [False, True], ids=["mode", "sampled"])
-def test_the_graph_is_the_network(network: AttentionClassifier, sampled: bool) -> None:
+def points(network: AttentionClassifier) -> bool:
+    return bool(network.arguments["policy"] == "map")
+
+
+def test_the_graph_is_the_network(network: AttentionClassifier) -> None:
     looking = Looking(network)
-    with torch.no_grad():
-        assert deviation(network, Look(looking), sampled=sampled) < TOLERANCE / 10
-        steps = stepped(network, Start(looking), Step(looking))
-        assert deviation(network, steps, sampled=sampled) < TOLERANCE / 10
+    for sampled in (False,) if points(network) else (False, True):  # a map's draws are refused, see test_files
+        with torch.no_grad():
+            assert deviation(network, Look(looking), sampled=sampled) < TOLERANCE / 10
+            steps = stepped(network, Start(looking), Step(looking))
+            assert deviation(network, steps, sampled=sampled) < TOLERANCE / 10
 
 
 def test_the_networks_under_test_look_around(network: AttentionClassifier) -> None:
@@ -58,5 +66,8 @@ def test_the_networks_under_test_look_around(network: AttentionClassifier) -> No
     images = torch.rand(9, network.channels, 40, 50)
     *answers, locations, _ = own(network, images, None)
     assert answers[0].std(0).min() > 1e-4 and locations.std((0, 1)).min() > 0.02
+    if points(network):
+        assert float((locations[:, 1:] - locations[:, :-1]).abs().amax(-1).min()) > 0.1  # what was seen pays its toll
+        return
     *_, scales = own(network, images, noise_for(network, 9, 0))
     assert len(scales.unique()) == len(network.prediction.sensor.scales)

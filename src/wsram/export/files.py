@@ -70,6 +70,8 @@ def export_file(network: Network, to: Path, screen: Screen, *, sampled: bool = F
             whose answers are not the network's; nothing is left of it then.
     """
     classifier = exportable(network)
+    if sampled and classifier.arguments["policy"] == "map":
+        raise UserError("a file draws no cell of a map, and this network points with one; leave --sampled out")
     require_extra(to.suffix)
     parts = {to: whole(classifier, sampled=sampled)}
     if step:
@@ -112,10 +114,6 @@ def exportable(network: Network) -> AttentionClassifier:
         raise UserError(
             "captions cannot be exported: they are searched for word by word, on the features of a backbone; "
             "name a network that names what it sees"
-        )
-    if network.arguments["policy"] != "gaussian":
-        raise UserError(
-            f"a network whose policy is {network.arguments['policy']!r} cannot be exported; name a gaussian one"
         )
     return network
 

@@ -13,6 +13,7 @@ Source: attention as two matrices of filters is Gregor et al. 2015 (DRAW), there
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 
 from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.glimpse.contrast import in_contrast
+from wsram.glimpse.policies import Cells
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import LabelsHead, NumberHead
+from wsram.models.layers import MapNetwork
 
 ANSWERS: dict[str, tuple[str, ...]] = {
     "class": ("probabilities",),
@@ -58,6 +61,14 @@ class Canvas(NamedTuple):
     places: Tensor
     cells: Tensor
     axes: Tensor
+
+
+class State(NamedTuple):
+    """Between two glimpses: both layers' states (batch, features) and, of a policy that points, what it points at."""
+
+    upper: Tensor
+    lower: Tensor
+    cells: Cells | None
 
 
 class Looking(nn.Module):
@@ -102,28 +113,58 @@ class Looking(nn.Module):
         places = torch.cat([reach / k, first, 1 / k.square()], -1)
         return Canvas(seen, places, torch.floor(torch.cat(numbers) / k), axes.long())
 
-    def begin(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Upper and lower state before the first glimpse."""
+    def begin(self, seen: Tensor) -> State:
+        """Before the first glimpse."""
         prediction = self.prediction
         view = self._shares(seen, -2) @ seen @ self._shares(seen, -1).T
-        upper, _ = prediction.begin(view)
-        return upper, prediction.lower.initial(seen.new_zeros(seen.shape[0], prediction.lower.size))
+        upper, cells = prediction.begin(view)
+        if cells is not None:
+            cells = replace(cells, visited=torch.zeros_like(cells.prior))
+        return State(upper, prediction.lower.initial(seen.new_zeros(seen.shape[0], prediction.lower.size)), cells)
 
-    def glimpse(
-        self, canvas: Canvas, upper: Tensor, lower: Tensor, noise: Noise | None
-    ) -> tuple[Action, Tensor, Tensor]:
-        """The action, and upper and lower state after it; where there is no noise, at the policy's mode."""
-        prediction = self.prediction
+    def turn(self, state: State) -> State:
+        """The state by which the next glimpse is chosen."""
+        return state._replace(upper=self.prediction.turn(state.lower, state.upper))
+
+    def glimpse(self, canvas: Canvas, state: State, noise: Noise | None) -> tuple[Action, State]:
+        """The action, and the state after it; where there is no noise, at the policy's mode."""
+        prediction, (upper, lower, cells) = self.prediction, state
         raw = prediction.raw(upper)
         if noise is None:
-            action = prediction.mode(raw, upper)
+            action = prediction.mode(raw, upper, cells)
         else:
             policy = prediction.policy(raw)
             assert isinstance(policy, GlimpseDistribution)
             location = policy.mean + policy.log_std.exp() * noise.location
             action = Action(location, (policy.scale_logits + noise.scale).argmax(-1))
         features = prediction.glimpse_network(self._patch(canvas, action), action)
-        return action, prediction.remember(upper, action), prediction.lower(features, lower)
+        cells = None if cells is None else cells.after(action.location)
+        return action, State(prediction.remember(upper, action), prediction.lower(features, lower), cells)
+
+    def told(self, state: State) -> tuple[Tensor, Tensor]:
+        """A state as two tensors (batch, numbers), which a host hands on as they are: what is of a map is in the first.
+
+        Of a map the keys never change, nor do toll and features, which are the network's and the upper state's.
+        """
+        upper, lower, cells = state
+        if cells is None:
+            return upper, lower
+        assert cells.visited is not None
+        parts = (cells.keys.flatten(1), cells.prior, cells.offset.flatten(1), cells.visited)
+        return torch.cat([upper, *parts], -1), lower
+
+    def heard(self, upper: Tensor, lower: Tensor) -> State:
+        """The state that `told` made two tensors of."""
+        network = self.prediction.view_network
+        if not isinstance(network, MapNetwork):
+            return State(upper, lower, None)
+        count, units = (self.prediction.view // network.stride) ** 2, network.key.out_features
+        sizes = [units * count, count, 2 * count, count]
+        upper, keys, prior, offset, visited = upper.split([upper.shape[-1] - sum(sizes), *sizes], -1)
+        cells = Cells(
+            keys.unflatten(-1, (count, units)), prior, offset.unflatten(-1, (count, 2)), network.toll, upper, visited
+        )
+        return State(upper, lower, cells)
 
     def answer(self, r1: Tensor) -> tuple[Tensor, ...]:
         """What `ANSWERS` names, each (..., names), of mean outputs of the lower layer."""
@@ -183,16 +224,16 @@ class Look(nn.Module):
         """
         looking, prediction = self.looking, self.looking.prediction
         seen = looking.seen(images)
-        canvas, (upper, lower) = looking.canvas(seen), looking.begin(seen)
+        canvas, state = looking.canvas(seen), looking.begin(seen)
         actions: list[Action] = []
         sums: list[Tensor] = []
         for n in range(prediction.glimpses):
             if n:
-                upper = prediction.turn(lower, upper)
+                state = looking.turn(state)
             drawn = noise_of(*(None if part is None else part[:, n] for part in (location_noise, scale_noise)))
-            action, upper, lower = looking.glimpse(canvas, upper, lower, drawn)
+            action, state = looking.glimpse(canvas, state, drawn)
             actions.append(action)
-            sums.append(prediction.lower.output(lower))
+            sums.append(prediction.lower.output(state.lower))
         location, scale = (torch.stack(each, 1) for each in zip(*actions, strict=True))
         numbers = torch.arange(1, len(sums) + 1, device=location.device).unsqueeze(-1)
         return *looking.answer(torch.stack(sums, 1) / numbers), location, looking.factor(Action(location, scale))
@@ -210,8 +251,8 @@ class Start(nn.Module):
         self.looking = looking
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Upper and lower state (batch, features) before the first glimpse at images."""
-        return self.looking.begin(self.looking.seen(images))
+        """Upper and lower state (batch, numbers) before the first glimpse at images."""
+        return self.looking.told(self.looking.begin(self.looking.seen(images)))
 
 
 class Step(nn.Module):
@@ -238,7 +279,7 @@ class Step(nn.Module):
 
         Args:
             images: (batch, channels, height, width) in [0, 1].
-            upper, lower: states (batch, features) of `Start` or of the step before.
+            upper, lower: states (batch, numbers) of `Start` or of the step before.
             number: scalar, of this glimpse, from 1.
             location_noise, scale_noise: (batch, 2) and (batch, scales), see `Noise`; or none.
 
@@ -247,6 +288,6 @@ class Step(nn.Module):
         """
         looking, prediction = self.looking, self.looking.prediction
         canvas, drawn = looking.canvas(looking.seen(images)), noise_of(location_noise, scale_noise)
-        action, upper, lower = looking.glimpse(canvas, upper, lower, drawn)
-        answers = looking.answer(prediction.lower.output(lower) / number)
-        return *answers, action.location, looking.factor(action), prediction.turn(lower, upper), lower
+        action, state = looking.glimpse(canvas, looking.heard(upper, lower), drawn)
+        answers = looking.answer(prediction.lower.output(state.lower) / number)
+        return *answers, action.location, looking.factor(action), *looking.told(looking.turn(state))
