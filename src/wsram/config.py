@@ -60,6 +60,8 @@ class ClassifierConfig:
     """Pixels of the view along the side of a map's cell."""
     map_toll: float = 20.0
     """Nats that a map's cells lose at first once they were looked at, with those around them; learned."""
+    binding: Literal["sum", "product"] = "sum"
+    """What is seen and where are added, or what is seen is weighed by where, too: which thing lies higher, say."""
     warp: float = 0.0
     """Strength of random rotation, shear, stretch and bending of every glimpse in training; 1 is about a hand's."""
     dropout: float = 0.0

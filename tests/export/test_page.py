@@ -207,6 +207,7 @@ def test_what_a_page_cannot_do_is_refused_before_anything_is_written(
     network.arguments["eyes"] = 2
     refusal(lambda: export_page(network, tmp_path, to, QUIET), "does not know", "eyes")
     refusal(lambda: export_page(opinionated(policy="map"), tmp_path, to, QUIET), "does not know", "policy, a map")
+    refusal(lambda: export_page(opinionated(binding="product"), tmp_path, to, QUIET), "does not know", "a product")
     assert "--step" in refused(capsys, "export", "translated", "--to", str(to), "--step")
     assert not to.exists()
     to.mkdir()

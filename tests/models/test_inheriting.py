@@ -60,6 +60,13 @@ def test_what_does_not_fit_is_told_and_left(tmp_path: Path, trained: AttentionCl
     assert begin_from(network, str(tmp_path))[0].endswith("anew begin prediction.view_network")
 
 
+def test_how_much_where_counts_can_begin_anew(tmp_path: Path, trained: AttentionClassifier) -> None:
+    network = a_network(1, binding="product")
+    assert begin_from(network, str(tmp_path))[0].endswith("anew begin prediction.glimpse_network")
+    images = torch.rand(3, 1, 12, 12)
+    torch.testing.assert_close(network.predict(images).outputs, trained.predict(images).outputs)  # by 1 at first
+
+
 def test_other_glimpses_are_refused_by_the_settings_that_differ(tmp_path: Path, trained: AttentionClassifier) -> None:
     with pytest.raises(UserError, match=r"read with patch 4 \(here 6\), lower units 6 \(here 8\); ask for the same"):
         begin_from(a_network(1, patch=6, lower_units=8), str(tmp_path))

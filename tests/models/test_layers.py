@@ -60,6 +60,22 @@ def test_a_glimpse_network_reads_what_is_shown_and_where_it_was_taken(kind: str)
         assert not torch.allclose(other, features)
 
 
+def test_bound_by_a_product_it_begins_as_bound_by_a_sum_and_then_weighs_by_where() -> None:
+    sizes = dict(channels=2, side=9, scales=3, features=7, widths=(3, 5))
+    plain, network = GlimpseNetwork("fc", **sizes), GlimpseNetwork("fc", binding="product", **sizes)  # type: ignore[arg-type]
+    assert network.load_state_dict(plain.state_dict(), strict=False).unexpected_keys == []
+    patch, scale = torch.rand(4, 2, 9, 9), torch.zeros(4, dtype=torch.long)
+    location = 2 * torch.rand(4, 2) - 1
+    features = plain(patch, Action(location, scale))
+    torch.testing.assert_close(network(patch, Action(location, scale)), features)
+    assert network.share is not None
+    with torch.no_grad():
+        network.share[-1].weight.normal_()
+        weighed = network(patch, Action(location, scale))
+        by = 1 + network.share(torch.cat([location, torch.eye(3)[scale]], -1))
+    torch.testing.assert_close(weighed, features * by)
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_view_network_reads_where_something_is(kind: str) -> None:
     network = ViewNetwork(kind, channels=2, side=12, features=16, widths=(3, 5))
@@ -72,4 +88,9 @@ def test_a_view_network_reads_where_something_is(kind: str) -> None:
 
 def test_layers_of_an_unknown_kind_are_refused() -> None:
     refusal(lambda: Recurrence("elman", 3, 4), "'elman'", "relu, gru, lstm")
+    refusal(
+        lambda: GlimpseNetwork("fc", channels=1, side=8, scales=1, features=4, widths=(1,), binding="glue"),
+        "'glue'",
+        "sum, product",
+    )
     refusal(lambda: ViewNetwork("vit", channels=1, side=8, features=4, widths=(1, 1)), "'vit'", "fc, conv")

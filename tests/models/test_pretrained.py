@@ -58,6 +58,7 @@ CLASSIFIER = dict(
     calibration=(0.25, -1.5),
     precision="bf16",
     scale_toll=0.75,
+    binding="product",
     warp=0.1,
     dropout=0.25,
 )

@@ -39,7 +39,7 @@ KNOWN = {
         "freeze",
     ),
     *("widths", "lower_units", "upper_units", "view", "std_range", "unit", "longest", "calibration", "inference"),
-    *("precision", "aim", "policy", "map_stride", "map_toll", "warp", "dropout", "scale_toll"),
+    *("precision", "aim", "policy", "map_stride", "map_toll", "binding", "warp", "dropout", "scale_toll"),
 }
 """Arguments of a network that the page heeds, or that do not matter to it."""
 SIDE = 100
@@ -86,6 +86,8 @@ def _require_known(network: AttentionClassifier) -> None:
         odd.append(f"pretrained {network.arguments['network']}")
     if network.arguments["policy"] != "gaussian":
         odd.append(f"policy, a {network.arguments['policy']}")
+    if network.arguments["binding"] != "sum":
+        odd.append(f"binding, a {network.arguments['binding']}")
     if len(network.arguments["widths"]) != 2:
         odd.append(f"{len(network.arguments['widths'])} convolutions")
     if odd:

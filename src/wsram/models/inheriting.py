@@ -12,6 +12,8 @@ from wsram.models.pretrained import from_pretrained
 
 OF_ANSWERS = ("prediction.head.", "inference.answer.")
 """Where weights belong to answers; of classes, a row to each."""
+READING = ("prediction.glimpse_network.what.", "prediction.glimpse_network.where.")
+"""Where weights read glimpses: what a network cannot do without."""
 SHAPING = ("channels", "network", "patch", "scales", "widths", "lower_units")
 """Arguments that decide how glimpses are read."""
 
@@ -35,7 +37,7 @@ def begin_from(network: AttentionClassifier, name: str) -> tuple[str, ...]:
         raise UserError(f"{name} writes captions; start from a network that names what it sees")
     own, theirs = network.state_dict(), other.state_dict()
     fits = {key for key, tensor in own.items() if key in theirs and theirs[key].shape == tensor.shape}
-    if any(key.startswith("prediction.glimpse_network.") and key not in fits for key in own):
+    if any(key.startswith(READING) and key not in fits for key in own):
         asked = {key: (_argument(network, key), _argument(other, key)) for key in SHAPING}
         told = ", ".join(f"{key.replace('_', ' ')} {b} (here {a})" for key, (a, b) in asked.items() if a != b)
         raise UserError(f"cannot start from {name}, whose glimpses are read with {told}; ask for the same")

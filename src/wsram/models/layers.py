@@ -17,6 +17,7 @@ from wsram.models.trunk import ALWAYS_FROZEN, TRUNKS, Trunk, is_trunk
 
 RECURRENCES = ("relu", "gru", "lstm")
 NETWORKS = ("fc", "conv")
+BINDINGS = ("sum", "product")
 VIEW_STAGE = 3
 """The last stage of a pretrained network that reads the view: 8 pixels to a cell, which still tells places apart."""
 
@@ -90,6 +91,10 @@ def _check_network(kind: str, side: int, widths: Sequence[int]) -> None:
 class GlimpseNetwork(nn.Module):
     """What a glimpse shows and where it was taken, as one vector: the ReLU of the sum of both.
 
+    With `binding` "product" every number of it is then multiplied by one that depends on where alone, 1 at first: a sum
+    over glimpses cannot tell which of two things lies higher, and a sum of products can (after Larochelle & Hinton 2010
+    and Ba et al. 2015, DRAM, who multiply both).
+
     "fc": fully connected, the paper's. "conv": small convolutions before the fully connected layer. A pretrained
     network, see `wsram.models.trunk`: mean and largest value of each of its features before that layer.
 
@@ -109,12 +114,15 @@ class GlimpseNetwork(nn.Module):
         features: int,
         widths: Sequence[int],
         freeze: bool = True,
+        binding: str = "sum",
         warp: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         _check_network(kind, side, widths)
         require_at_least(0, warp=warp)
+        if binding not in BINDINGS:
+            raise UserError(f"unknown binding {binding!r}; choose one of {', '.join(BINDINGS)}")
         if not 0 <= dropout < 1:
             raise UserError(f"dropout is a share of the features, from 0 to below 1, got {dropout}")
         self.warp, self.dropout = warp, dropout
@@ -141,7 +149,12 @@ class GlimpseNetwork(nn.Module):
             layers = (trunk, MeanAndMost(), nn.LayerNorm(2 * trunk.channels), nn.Linear(2 * trunk.channels, features))
         self.register_buffer("kinds", torch.arange(scales), persistent=False)
         self.what = nn.Sequential(*layers)
-        self.where = nn.Sequential(nn.Linear(2 + scales, features // 2), nn.ReLU(), nn.Linear(features // 2, features))
+        self.where = _embedding(2 + scales, features)
+        self.share = None
+        if binding == "product":
+            self.share = _embedding(2 + scales, features)
+            for parameter in self.share[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, patch: Tensor, action: Action) -> Tensor:
         """Features (..., features) of glimpses (..., channels, side, side) taken by `action` (...)."""
@@ -153,8 +166,15 @@ class GlimpseNetwork(nn.Module):
         what = self.what(patch).unflatten(0, lead)
         # As `F.one_hot` has it, which checks its argument's range first.
         scale = action.scale.unsqueeze(-1) == self.kinds
-        features = F.relu(what + self.where(torch.cat([action.location, scale], -1).to(patch.dtype)))
+        taken = torch.cat([action.location, scale], -1).to(patch.dtype)
+        features = F.relu(what + self.where(taken))
+        if self.share is not None:
+            features = features * (1 + self.share(taken))
         return F.dropout(features, self.dropout, self.training) if self.dropout else features
+
+
+def _embedding(inputs: int, features: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, features // 2), nn.ReLU(), nn.Linear(features // 2, features))
 
 
 class ViewNetwork(nn.Module):

@@ -117,7 +117,7 @@ class PredictionNetwork(nn.Module):
             the "contrast" in its view, as far as that is trusted, which is learned too.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll: of the map, see `MapNetwork`.
-        warp, dropout: of glimpses in training, see `GlimpseNetwork`.
+        binding, warp, dropout: see `GlimpseNetwork`.
         scale_toll: nats that a scale loses at the policy's modes for each glimpse of the sequence that had it already.
 
     Raises:
@@ -145,6 +145,7 @@ class PredictionNetwork(nn.Module):
         policy: str = "gaussian",
         map_stride: int = 1,
         map_toll: float = 20.0,
+        binding: str = "sum",
         warp: float = 0.0,
         dropout: float = 0.0,
         scale_toll: float = 0.0,
@@ -164,7 +165,14 @@ class PredictionNetwork(nn.Module):
         scales = len(sensor.scales)
         reading: dict[str, Any] = {"channels": channels, "widths": widths, "freeze": freeze}
         self.glimpse_network = GlimpseNetwork(
-            network, side=sensor.patch_size, scales=scales, features=lower_units, warp=warp, dropout=dropout, **reading
+            network,
+            side=sensor.patch_size,
+            scales=scales,
+            features=lower_units,
+            binding=binding,
+            warp=warp,
+            dropout=dropout,
+            **reading,
         )
         self.lower = Recurrence(recurrence, lower_units, lower_units)
         self.head = build_head(answer, lower_units, names, unit)
