@@ -71,6 +71,8 @@ class ImageData:
     """Scribbles on a megapixel scene, drawn from a bank of as many."""
     order: Literal["digits-last", "noise-last"] = "digits-last"
     """What covers the other on a megapixel scene."""
+    fresh: bool = False
+    """Put what is on a megapixel scene elsewhere in every epoch of training: endless images of the same digits."""
     photos: int = 12
     """Along each side of a mosaic, 224 pixels each."""
 

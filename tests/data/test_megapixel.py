@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.tiny import write_digits
 from wsram.data import open_data
 from wsram.data.megapixel import QUESTIONS, TASKS, Megapixel, make_megapixel
 from wsram.data.mnist import Digits, load_train
+from wsram.data.scenes import uniform_hash
 from wsram.errors import UserError
 from wsram.image_settings import ImageData
 
@@ -28,7 +30,7 @@ def some(task: str = "megapixel-majority", **changes: object) -> Megapixel:
 
 def named(data: Megapixel) -> list[list[int]]:
     """The class of every digit of every image, read from the middle of the digit."""
-    images = data.images(torch.arange(len(data))).render()[:, 0]
+    images = data.images().render()[:, 0]
     return [
         [round((float(image[row + 14, column + 14]) * 255 - 1) / 10) for row, column in corners.tolist()]
         for image, corners in zip(images, data.digits, strict=True)
@@ -106,12 +108,46 @@ def test_the_same_settings_make_the_same_images_and_others_do_not() -> None:
     assert torch.equal(first.images.view(20), again.images.view(20))  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("order", ["digits-last", "noise-last"])
+def test_fresh_places_are_drawn_anew_for_every_epoch_and_answered_as_they_lie(order: str) -> None:
+    still = some("megapixel-top", order=order, noises=30)
+    data = replace(still, fresh=7)
+    index = torch.arange(len(data))
+    uniform = uniform_hash(7, 2, index, data._draws)
+    elsewhere = data.placed(uniform)
+    assert torch.equal(elsewhere.images().view(20), data.batch(index, 2).images.view(20))  # type: ignore[union-attr]
+    assert torch.equal(elsewhere.answers, data.batch(index, 2).answers)
+    assert not torch.equal(elsewhere.digits, still.digits)
+    assert torch.equal(elsewhere.named, still.named) and torch.equal(elsewhere.squares, still.squares)
+    apart = (elsewhere.digits.unsqueeze(1) - elsewhere.digits.unsqueeze(2)).abs().amax(-1)
+    assert bool((apart[:, ~torch.eye(5, dtype=torch.bool)] >= 28).all())
+    scribbles = elsewhere.corners[:, :30] if order == "digits-last" else elsewhere.corners[:, 5:]
+    assert int(scribbles.min()) >= 28 and int(scribbles.max()) < 400 - 28
+    assert int(elsewhere.digits.min()) >= 0 and int(elsewhere.digits.max()) <= 400 - 28
+    for row, corners, answer in zip(still.named, elsewhere.digits, elsewhere.answers, strict=True):
+        assert int(row[corners[:, 0].argmin()]) == int(answer)
+    if order == "digits-last":  # nothing covers the digits
+        assert named(elsewhere) == still.named.tolist()
+    batches = [data.batch(index, epoch).images.view(20) for epoch in (0, 1, None)]  # type: ignore[union-attr]
+    assert not torch.equal(batches[0], batches[1])
+    assert torch.equal(batches[2], still.images().view(20))  # as it is evaluated
+
+
+def test_digits_that_find_no_place_stay() -> None:
+    data = some()
+    assert torch.equal(data.placed(torch.full((len(data), data._draws), 0.5)).digits, data.digits)
+
+
 def test_opened_it_is_parted_into_training_validation_and_test_images(tmp_path: Path) -> None:
     folder = write_digits(tmp_path / "digits")
     settings = ImageData(str(folder), scene="megapixel-max", training_images=30, canvas=500, noises=5)
     splits = open_data(settings, 0)
     assert (len(splits.train), len(splits.validation)) == (27, 3)
     assert splits.train.spec.size == (500, 500) and splits.train.spec.answer == "class"
+    fresh = open_data(replace(settings, fresh=True), 3)
+    assert isinstance(fresh.train, Megapixel) and fresh.train.fresh == 3
+    assert isinstance(fresh.validation, Megapixel) and fresh.validation.fresh is None
+    assert fresh.train.fingerprint() != splits.train.fingerprint()
     test = splits.open_test()
     assert isinstance(test, Megapixel) and len(test) == 1000
     whole = make_megapixel(load_train(str(folder)), 30, task="megapixel-max", seed=1, canvas=500, noises=5)

@@ -33,7 +33,7 @@ def open_data(data: ImageData | CaptionData, seed: int = 0) -> Splits:
     if is_digits(data.source) and (data.scene or "").startswith("megapixel"):
         from wsram.data.megapixel import open_megapixel
 
-        return open_megapixel(data)
+        return open_megapixel(data, seed)
     if is_digits(data.source):
         from wsram.data.digits import open_digits
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from wsram.data.dataset import Batch, Spec, Splits
 from wsram.data.mnist import Digits, load_test, load_train
+from wsram.data.scenes import uniform_hash
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.patchwork import Patchwork, patchwork
 from wsram.image_settings import ImageData
@@ -37,6 +38,8 @@ TASKS = {
 QUESTIONS = tuple(task.removeprefix("megapixel-") for task in list(TASKS)[:4])
 """What "megapixel-all" asks, in the order of its labels: ten of each question, the digit that is its answer present."""
 TEST_IMAGES = 1000
+THROWS = 8
+"""Throws of the digits of an image, of which the first counts that leaves them apart."""
 HELD_OUT = 0.1
 """Share of the training images held out for tuning, unless told otherwise."""
 
@@ -49,25 +52,33 @@ class Megapixel:
     squares: (images, count) int64, which of them lie on each image, in the order in which they are laid.
     corners: (images, count, 2) int64, row and column of each one's first pixel.
     digits: (images, digits, 2) int64, corners of the digits (for analyses, never for training).
-    answers: (images,) int64; (images, 10) of 0 and 1 for several digits; (images, 40) for all of `QUESTIONS`.
+    named: (images, digits) int64, the class of each digit, those of the majority first (for answers alone).
     task: one of `TASKS`.
     canvas: side of an image, in pixels.
     title: of the set.
+    fresh: the seed of where everything lies, drawn anew for every epoch; None leaves it where it is.
     """
 
     bank: Tensor
     squares: Tensor
     corners: Tensor
     digits: Tensor
-    answers: Tensor
+    named: Tensor
     task: str
     canvas: int
     title: str
+    fresh: int | None = None
+
+    @property
+    def answers(self) -> Tensor:
+        """(images,) int64; (images, 10) of 0 and 1 for several digits; (images, 40) for all of `QUESTIONS`."""
+        return _answers(self.task, self.named, self.digits)
 
     @property
     def spec(self) -> Spec:
         """Ten classes, or labels, on large grey squares."""
-        kind, names = "labels" if self.answers.is_floating_point() else "class", tuple("0123456789")
+        several = self.task in ("megapixel-multi", "megapixel-all")
+        kind, names = "labels" if several else "class", tuple("0123456789")
         if self.task == "megapixel-all":
             names = tuple(f"{question} {name}" for question in QUESTIONS for name in names)
         return Spec(1, kind, names, (self.canvas, self.canvas))
@@ -77,27 +88,60 @@ class Megapixel:
         return len(self.squares)
 
     def batch(self, index: Tensor, epoch: int | None = None) -> Batch:
-        """Images as a `Patchwork`, the same in every epoch."""
+        """Images as a `Patchwork`, the same in every epoch unless places are fresh."""
         index = index.to(self.bank.device)
-        return Batch(self.images(index), self.answers[index])
+        here = self.select(index, self.title)
+        if self.fresh is not None and epoch is not None:
+            here = here.placed(uniform_hash(self.fresh, epoch, index, self._draws))
+        return Batch(here.images(), here.answers)
 
-    def images(self, index: Tensor) -> Patchwork:
-        """The images numbered `index`."""
-        return patchwork(self.bank[self.squares[index]].float() / 255, self.corners[index], self.canvas)
+    def images(self, index: Tensor | None = None) -> Patchwork:
+        """The images numbered `index`; by default all of them."""
+        here = slice(None) if index is None else index
+        return patchwork(self.bank[self.squares[here]].float() / 255, self.corners[here], self.canvas)
+
+    @property
+    def _draws(self) -> int:
+        """Uniform numbers that the places of one image take."""
+        count = self.digits.shape[1]
+        return 2 * (THROWS * count + self.squares.shape[1] - count)
+
+    def placed(self, uniform: Tensor) -> Megapixel:
+        """The same with everything elsewhere, as at first: digits apart from one another, scribbles off the edges.
+
+        Digits are thrown together a few times, and the first throw counts that leaves them apart; if none does, which
+        on the usual canvas never happens, they stay.
+
+        Args:
+            uniform: (images, numbers) in [0, 1).
+        """
+        count, size = self.digits.shape[1], self.bank.shape[-1]
+        of_digits, of_scribbles = uniform.split([2 * THROWS * count, uniform.shape[1] - 2 * THROWS * count], 1)
+        throws = (of_digits.unflatten(1, (THROWS, count, 2)) * (self.canvas - size)).round().long()
+        throws = torch.cat([throws, self.digits.unsqueeze(1)], 1)
+        near = ((throws.unsqueeze(2) - throws.unsqueeze(3)).abs() < size).all(-1)
+        apart = near.sum((-2, -1)) == count  # each is near itself alone
+        apart[:, -1] = True
+        digits = throws[torch.arange(len(throws), device=throws.device), apart.int().argmax(1)]
+        scribbles = (of_scribbles.unflatten(1, (-1, 2)) * (self.canvas - 2 * size) + size).long()
+        first = bool((self.corners[:, :count] == self.digits).all())  # digits are laid first where scribbles cover them
+        corners = torch.cat([digits, scribbles] if first else [scribbles, digits], 1)
+        return replace(self, corners=corners, digits=digits)
 
     def select(self, index: Tensor, title: str) -> Megapixel:
         """The images numbered `index` as a set of its own."""
-        chosen = {name: getattr(self, name)[index] for name in ("squares", "corners", "digits", "answers")}
+        chosen = {name: getattr(self, name)[index] for name in ("squares", "corners", "digits", "named")}
         return replace(self, title=title, **chosen)
 
     def to(self, device: torch.device) -> Megapixel:
         """The same on another device."""
-        names = ("bank", "squares", "corners", "digits", "answers")
+        names = ("bank", "squares", "corners", "digits", "named")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def fingerprint(self) -> str:
         """Of everything that is drawn, and the answers."""
-        whole = hashlib.sha256(f"{self.task} {self.canvas}".encode())
+        fresh = "" if self.fresh is None else f" fresh {self.fresh}"
+        whole = hashlib.sha256(f"{self.task} {self.canvas}{fresh}".encode())
         for part in (self.bank, self.squares, self.corners, self.answers):
             whole.update(part.cpu().numpy().tobytes())
         return whole.hexdigest()[:16]
@@ -131,6 +175,8 @@ def make_megapixel(
     Raises:
         UserError: a number below 1, digits that do not fit on the canvas, or a class that has none.
     """
+    if task not in TASKS:
+        raise UserError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
     require_at_least(1, images=images, digits=count)
     require_at_least(0, noises=noises)
     size = digits.images.shape[-1]
@@ -152,15 +198,20 @@ def make_megapixel(
         squares=torch.from_numpy(np.concatenate([below[0], above[0]], 1)),
         corners=torch.from_numpy(np.concatenate([below[1], above[1]], 1)),
         digits=torch.from_numpy(places),
-        answers=torch.from_numpy(_answers(task, named, places)),
+        named=torch.from_numpy(named),
         task=task,
         canvas=canvas,
         title=title,
     )
 
 
-def open_megapixel(data: ImageData) -> Splits:
-    """The data set that these settings name; `UserError` if it cannot be had."""
+def open_megapixel(data: ImageData, seed: int) -> Splits:
+    """The data set that these settings name; `UserError` if it cannot be had.
+
+    Args:
+        data: the settings.
+        seed: of fresh places, if they are asked for.
+    """
     of_one_digit = {
         "--distortion": data.distortion,
         "--empty": data.empty,
@@ -184,8 +235,9 @@ def open_megapixel(data: ImageData) -> Splits:
 
     whole = make(load_train(data.source, download=data.download), data.training_images, 1, "")
     kept = len(whole) - held
+    train = whole.select(torch.arange(kept), f"training images of {data.canvas} by {data.canvas} pixels")
     return Splits(
-        whole.select(torch.arange(kept), f"training images of {data.canvas} by {data.canvas} pixels"),
+        replace(train, fresh=seed if data.fresh else None),
         whole.select(torch.arange(kept, len(whole)), "validation images, held out of the training images"),
         lambda: make(load_test(data.source, download=data.download), TEST_IMAGES, 0, "test images"),
     )
@@ -238,17 +290,15 @@ def _scribbles(
     return ink.astype(np.float32), corners, patterns
 
 
-def _answers(task: str, named: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """What is asked of images whose digits (images, count) lie at corners (images, count, 2)."""
-    one_hot = np.eye(10, dtype=np.float32)
+def _answers(task: str, named: Tensor, places: Tensor) -> Tensor:
+    """What is asked of images whose digits, of classes `named` (images, count), lie at corners (images, count, 2)."""
+    one_hot = torch.eye(10, device=named.device)
     answers = {
         "megapixel-majority": named[:, 0],
-        "megapixel-max": named.max(1),
-        "megapixel-top": named[np.arange(len(named)), places[..., 0].argmin(1)],
-        "megapixel-multi": one_hot[named].max(1),
+        "megapixel-max": named.amax(1),
+        "megapixel-top": named.gather(1, places[..., 0].argmin(1, keepdim=True)).squeeze(1),
+        "megapixel-multi": one_hot[named].amax(1),
     }
     if task == "megapixel-all":
-        return np.concatenate([one_hot[each] if each.ndim == 1 else each for each in answers.values()], 1)
-    if task not in answers:
-        raise UserError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
+        return torch.cat([each if each.ndim > 1 else one_hot[each] for each in answers.values()], 1)
     return answers[task]
