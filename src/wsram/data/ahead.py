@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,8 +10,8 @@ from typing import TypeVar
 
 from wsram.errors import UserError
 
-THREADS = 4
-"""Files read at a time."""
+THREADS = min(4, os.cpu_count() or 1)
+"""Files read at a time. More threads than cores only wait for Python's lock, and make the network wait for it."""
 T = TypeVar("T")
 R = TypeVar("R")
 
