@@ -26,6 +26,7 @@ def test_no_network_is_forgotten() -> None:
         "flickr8k",
         "half-hour",
         "megapixel",
+        "megapixel-all",
         "robust",
         "translated",
         "translated-scaled",
