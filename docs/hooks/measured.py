@@ -28,7 +28,10 @@ def released_table() -> str:
             record = json.loads(measured.read_text(encoding="utf-8"))
             precision = {"no": "float32", "bf16": "bfloat16"}[record["precision"]]
             images = record.get("images", record["examples"])
-            figure = f"{TASKS[config.task].headline(record)}; {images:,} test images, {precision}"
+            headline = TASKS[config.task].headline(record)
+            if described["arguments"].get("answer") == "labels":
+                headline = f"{record['error_mode']:.2%} of its labels wrong at the mode"
+            figure = f"{headline}; {images:,} test images, {precision}"
         glimpses = described["arguments"].get("glimpses")
         looks = "a cell before each word" if glimpses is None else f"{glimpses} glimpses"
         size = (folder / "model.safetensors").stat().st_size / 1e6
