@@ -222,3 +222,15 @@ def test_maps_lie_over_the_image_with_a_cross_at_their_maximum() -> None:
     np.testing.assert_allclose(first.images[1].get_array(), heat / 0.75)
     (cross,) = first.get_lines()
     assert cross.get_xydata().tolist() == [[45.0, 15.0]]
+
+
+def test_a_number_stays_by_its_box_on_a_large_image_whatever_its_arrow_crosses() -> None:
+    corners = [
+        (744, 1284), (488, 154), (636, 744), (914, 1219), (255, 1409), (446, 604), (438, 195), (1107, 252), (584, 1295),
+        (1247, 1164),
+    ]  # fmt: skip
+    radius = 0.026 * 1500
+    boxes = [(float(left), float(top), 40.0) for left, top in corners]
+    for (left, top, side), (x, y) in zip(boxes, place_numbers(boxes, (1500, 1500), radius), strict=True):
+        off = max(left - x, x - left - side, top - y, y - top - side)
+        assert off <= 6 * radius

@@ -14,6 +14,8 @@ COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d
 """One for each glimpse in turn, distinguishable by readers with colour-blindness (Okabe & Ito 2008)."""
 DARK = ("#0072b2", "#009e73", "#d55e00")
 """Those that white is read on."""
+NEAR = 2.0
+"""Radii of a number's disc that it may lie off its box before that speaks against it more than lines that cross."""
 Box = tuple[float, float, float]
 """Left, top and side of a square."""
 
@@ -139,6 +141,7 @@ def _badness(at: tuple[float, float], box: Box, placed: Sequence[tuple[float, fl
     left, top, side = box
     border = max(left - at[0], at[0] - left - side, top - at[1], at[1] - top - side)
     bad = abs(border) / radius + 0.1 * math.dist(at, (left, top)) / max(side, radius)
+    bad += 20.0 * max(0.0, border / radius - NEAR)  # whatever it crosses, a number belongs to its box
     bad += sum(1000.0 for other in placed if math.dist(at, other) < 2.3 * radius)
     if not placed:
         return bad

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from wsram.tables import Panel, percent, shortened
 
 WRONG = "#d55e00"
 """The colour of a mistake."""
+LETTER = 0.085
+"""Inches that a letter of a title takes, on average."""
 LINES = tuple(colour for colour in COLOURS if colour not in ("#f0e442", "#ffffff"))
 """Those of them that show on white."""
 
@@ -192,7 +195,7 @@ def draw_looking(
         size: (height, width) that it is drawn as, which boxes are pixels of.
         looks: the glimpses.
         names: of what is believed.
-        title: over the picture, of one or two lines.
+        title: over the picture, of one or two lines, more where they are too long for it.
         truth: the right one of the names, if it is known; a title of a mistake is coloured so.
         shown: so many glimpses at first, the last of them lit: one picture of an animation. By default all.
         shares: whether beliefs are probabilities, drawn as bars, or a number.
@@ -204,7 +207,9 @@ def draw_looking(
     row = max(0.62, min(1.2, down / len(looks)))
     tall = max(down, row * len(looks))
     room = 0.15 + 0.075 * max(len(shortened(name)) for name in names)
-    figure = Figure(figsize=(across + row + room + 2.0, tall + 0.6 + 0.2 * title.count("\n")))
+    wide = across + row + room + 2.0
+    title = "\n".join(fill(line, round((wide - 0.3) / LETTER)) for line in title.split("\n"))
+    figure = Figure(figsize=(wide, tall + 0.6 + 0.2 * title.count("\n")))
     whole = figure.get_size_inches()
     at = figure.add_axes(inches(0.15, 0.15 + (tall - down) / 2, across, down, whole))
     show_image(at, image, extent=(0, width, height, 0))
