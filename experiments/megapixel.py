@@ -86,8 +86,7 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
 
 def panels(found: dict[str, Any]) -> list[Panel]:
     """Error, and digits that were looked at, against the pixels that were read."""
-    seen = found["looked_at_after"]
-    read = [100 * found["pixels_read"] * (n + 1) / len(seen) for n in range(len(seen))]
+    seen, read = found["looked_at_after"], [100 * share for share in _read_after(found)]
     wrong = [
         (question, read, [100 * share for share in of["error_after"]]) for question, of in found["questions"].items()
     ]
@@ -100,21 +99,27 @@ def panels(found: dict[str, Any]) -> list[Panel]:
 
 def table(found: dict[str, Any]) -> Table:
     """The figures of the mode after each glimpse, and of a vote."""
-    count, by = len(found["looked_at_after"]), found["questions"].values()
+    by, seen = found["questions"].values(), found["looked_at_after"]
     rows = [
         [
             str(n + 1),
             *(f"{each['error_after'][n]:.1%}" for each in by),
             f"{share:.1%}",
-            f"{(n + 1) / count * found['pixels_read']:.2%}",
+            f"{read:.2%}",
         ]
-        for n, share in enumerate(found["looked_at_after"])
+        for n, (share, read) in enumerate(zip(seen, _read_after(found), strict=True))
     ]
     rows.append([f"vote of {VOTES}", *(f"{each['error_vote']:.1%}" for each in by), "", ""])
     cost = f"{found['milliseconds']['drawn']:.0f} ms an image, {found['peak_megabytes']:,.0f} MiB at the peak"
     title = f"{found['network']}, {found['images']:,} {found['set']} images, {found['task']}; {cost}"
     named = ["error"] if len(by) == 1 else [f"error, {question}" for question in found["questions"]]
     return Table(title, ["glimpses", *named, "digits looked at", "pixels read"], rows)
+
+
+def _read_after(found: dict[str, Any]) -> list[float]:
+    """The share of the pixels that was read after each glimpse."""
+    count = len(found["looked_at_after"])
+    return [(n + 1) / count * found["pixels_read"] for n in range(count)]
 
 
 def asked_of(task: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ TASKS = {
 QUESTIONS = tuple(task.removeprefix("megapixel-") for task in list(TASKS)[:4])
 """What "megapixel-all" asks, in the order of its labels: ten of each question, the digit that is its answer present."""
 TEST_IMAGES = 1000
+Part = TypeVar("Part", Tensor, np.ndarray)
 THROWS = 8
 """Throws of the digits of an image, of which the first counts that leaves them apart."""
 HELD_OUT = 0.1
@@ -51,8 +53,8 @@ class Megapixel:
     bank: (squares, h, w) uint8, every digit that is used, then every scribble.
     squares: (images, count) int64, which of them lie on each image, in the order in which they are laid.
     corners: (images, count, 2) int64, row and column of each one's first pixel.
-    digits: (images, digits, 2) int64, corners of the digits (for analyses, never for training).
     named: (images, digits) int64, the class of each digit, those of the majority first (for answers alone).
+    order: "digits-last" or "noise-last": which squares are the digits.
     task: one of `TASKS`.
     canvas: side of an image, in pixels.
     title: of the set.
@@ -62,12 +64,18 @@ class Megapixel:
     bank: Tensor
     squares: Tensor
     corners: Tensor
-    digits: Tensor
     named: Tensor
+    order: str
     task: str
     canvas: int
     title: str
     fresh: int | None = None
+
+    @property
+    def digits(self) -> Tensor:
+        """(images, digits, 2) int64, corners of the digits (for answers and analyses, never for training)."""
+        count = self.named.shape[1]
+        return self.corners[:, :count] if self.order == "noise-last" else self.corners[:, -count:]
 
     @property
     def answers(self) -> Tensor:
@@ -103,7 +111,7 @@ class Megapixel:
     @property
     def _draws(self) -> int:
         """Uniform numbers that the places of one image take."""
-        count = self.digits.shape[1]
+        count = self.named.shape[1]
         return 2 * (THROWS * count + self.squares.shape[1] - count)
 
     def placed(self, uniform: Tensor) -> Megapixel:
@@ -115,7 +123,7 @@ class Megapixel:
         Args:
             uniform: (images, numbers) in [0, 1).
         """
-        count, size = self.digits.shape[1], self.bank.shape[-1]
+        count, size = self.named.shape[1], self.bank.shape[-1]
         of_digits, of_scribbles = uniform.split([2 * THROWS * count, uniform.shape[1] - 2 * THROWS * count], 1)
         throws = (of_digits.unflatten(1, (THROWS, count, 2)) * (self.canvas - size)).round().long()
         throws = torch.cat([throws, self.digits.unsqueeze(1)], 1)
@@ -124,18 +132,16 @@ class Megapixel:
         apart[:, -1] = True
         digits = throws[torch.arange(len(throws), device=throws.device), apart.int().argmax(1)]
         scribbles = (of_scribbles.unflatten(1, (-1, 2)) * (self.canvas - 2 * size) + size).long()
-        first = bool((self.corners[:, :count] == self.digits).all())  # digits are laid first where scribbles cover them
-        corners = torch.cat([digits, scribbles] if first else [scribbles, digits], 1)
-        return replace(self, corners=corners, digits=digits)
+        return replace(self, corners=torch.cat(_laid(digits, scribbles, self.order), 1))
 
     def select(self, index: Tensor, title: str) -> Megapixel:
         """The images numbered `index` as a set of its own."""
-        chosen = {name: getattr(self, name)[index] for name in ("squares", "corners", "digits", "named")}
+        chosen = {name: getattr(self, name)[index] for name in ("squares", "corners", "named")}
         return replace(self, title=title, **chosen)
 
     def to(self, device: torch.device) -> Megapixel:
         """The same on another device."""
-        names = ("bank", "squares", "corners", "digits", "named")
+        names = ("bank", "squares", "corners", "named")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def fingerprint(self) -> str:
@@ -190,15 +196,12 @@ def make_megapixel(
     # As the known programs have it, from bytes to a share and back, which rounds some values down by one.
     ink = (digits.images.numpy()[used].astype(np.float32) / 255.0 * 255).astype(np.uint8)
     bank = np.concatenate([ink, (scribbles * 255).astype(np.uint8)])
-    parts = [(which.reshape(numbers.shape), places), (patterns + len(used), scribble_places)]
-    below, above = parts if order == "noise-last" else parts[::-1]
-    named = labels[numbers]
     return Megapixel(
         bank=torch.from_numpy(bank),
-        squares=torch.from_numpy(np.concatenate([below[0], above[0]], 1)),
-        corners=torch.from_numpy(np.concatenate([below[1], above[1]], 1)),
-        digits=torch.from_numpy(places),
-        named=torch.from_numpy(named),
+        squares=torch.from_numpy(np.concatenate(_laid(which.reshape(numbers.shape), patterns + len(used), order), 1)),
+        corners=torch.from_numpy(np.concatenate(_laid(places, scribble_places, order), 1)),
+        named=torch.from_numpy(labels[numbers]),
+        order=order,
         task=task,
         canvas=canvas,
         title=title,
@@ -241,6 +244,11 @@ def open_megapixel(data: ImageData, seed: int) -> Splits:
         whole.select(torch.arange(kept, len(whole)), "validation images, held out of the training images"),
         lambda: make(load_test(data.source, download=data.download), TEST_IMAGES, 0, "test images"),
     )
+
+
+def _laid(digits: Part, scribbles: Part, order: str) -> list[Part]:
+    """What is of digits and of scribbles in the order in which they are laid, the lowest first."""
+    return [digits, scribbles] if order == "noise-last" else [scribbles, digits]
 
 
 def _numbers(random: np.random.RandomState, labels: np.ndarray, images: int, count: int) -> np.ndarray:

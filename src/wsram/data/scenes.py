@@ -152,9 +152,9 @@ def make_scenes(
     left = (u[:, 1] * (spec.canvas - side + 1)).long()
     top = (u[:, 2] * (spec.canvas - side + 1)).long()
     chosen = _as_unit(digits[index])
+    if distortion:
+        chosen = distort(chosen, u[:, placing:], distortion)
     with torch.autocast(digits.device.type, enabled=False):  # pixels are what they are, in whatever precision one looks
-        if distortion:
-            chosen = distort(chosen, u[:, placing:], distortion)
         images = place(chosen, spec, side, left, top).clamp_(max=1.0)  # rounding can pass 1
     if spec.clutter:
         _add_clutter(images, digits, index, spec, u[:, 3:placing].unflatten(-1, (spec.clutter, 5)))

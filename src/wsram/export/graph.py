@@ -26,6 +26,7 @@ from wsram.glimpse.policies import Cells
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import LabelsHead, NumberHead
 from wsram.models.layers import MapNetwork
+from wsram.models.prediction import Memory
 
 ANSWERS: dict[str, tuple[str, ...]] = {
     "class": ("probabilities",),
@@ -61,14 +62,6 @@ class Canvas(NamedTuple):
     places: Tensor
     cells: Tensor
     axes: Tensor
-
-
-class State(NamedTuple):
-    """Between two glimpses: both layers' states (batch, features) and, of a policy that points, what it points at."""
-
-    upper: Tensor
-    lower: Tensor
-    cells: Cells | None
 
 
 class Looking(nn.Module):
@@ -113,20 +106,20 @@ class Looking(nn.Module):
         places = torch.cat([reach / k, first, 1 / k.square()], -1)
         return Canvas(seen, places, torch.floor(torch.cat(numbers) / k), axes.long())
 
-    def begin(self, seen: Tensor) -> State:
+    def begin(self, seen: Tensor) -> Memory:
         """Before the first glimpse."""
         prediction = self.prediction
         view = self._shares(seen, -2) @ seen @ self._shares(seen, -1).T
         upper, cells = prediction.begin(view)
         if cells is not None:
             cells = replace(cells, visited=torch.zeros_like(cells.prior))
-        return State(upper, prediction.lower.initial(seen.new_zeros(seen.shape[0], prediction.lower.size)), cells)
+        return Memory(upper, prediction.lower.initial(seen.new_zeros(seen.shape[0], prediction.lower.size)), cells)
 
-    def turn(self, state: State) -> State:
+    def turn(self, state: Memory) -> Memory:
         """The state by which the next glimpse is chosen."""
         return state._replace(upper=self.prediction.turn(state.lower, state.upper))
 
-    def glimpse(self, canvas: Canvas, state: State, noise: Noise | None) -> tuple[Action, State]:
+    def glimpse(self, canvas: Canvas, state: Memory, noise: Noise | None) -> tuple[Action, Memory]:
         """The action, and the state after it; where there is no noise, at the policy's mode."""
         prediction, (upper, lower, cells) = self.prediction, state
         raw = prediction.raw(upper)
@@ -139,9 +132,9 @@ class Looking(nn.Module):
             action = Action(location, (policy.scale_logits + noise.scale).argmax(-1))
         features = prediction.glimpse_network(self._patch(canvas, action), action)
         cells = None if cells is None else cells.after(action.location)
-        return action, State(prediction.remember(upper, action), prediction.lower(features, lower), cells)
+        return action, Memory(prediction.remember(upper, action), prediction.lower(features, lower), cells)
 
-    def told(self, state: State) -> tuple[Tensor, Tensor]:
+    def told(self, state: Memory) -> tuple[Tensor, Tensor]:
         """A state as two tensors (batch, numbers), which a host hands on as they are: what is of a map is in the first.
 
         Of a map the keys never change, nor do toll and features, which are the network's and the upper state's.
@@ -153,18 +146,18 @@ class Looking(nn.Module):
         parts = (cells.keys.flatten(1), cells.prior, cells.offset.flatten(1), cells.visited)
         return torch.cat([upper, *parts], -1), lower
 
-    def heard(self, upper: Tensor, lower: Tensor) -> State:
+    def heard(self, upper: Tensor, lower: Tensor) -> Memory:
         """The state that `told` made two tensors of."""
         network = self.prediction.view_network
         if not isinstance(network, MapNetwork):
-            return State(upper, lower, None)
+            return Memory(upper, lower, None)
         count, units = (self.prediction.view // network.stride) ** 2, network.key.out_features
         sizes = [units * count, count, 2 * count, count]
         upper, keys, prior, offset, visited = upper.split([upper.shape[-1] - sum(sizes), *sizes], -1)
         cells = Cells(
             keys.unflatten(-1, (count, units)), prior, offset.unflatten(-1, (count, 2)), network.toll, upper, visited
         )
-        return State(upper, lower, cells)
+        return Memory(upper, lower, cells)
 
     def answer(self, r1: Tensor) -> tuple[Tensor, ...]:
         """What `ANSWERS` names, each (..., names), of mean outputs of the lower layer."""

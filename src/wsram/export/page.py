@@ -84,10 +84,8 @@ def _require_known(network: AttentionClassifier) -> None:
     odd = sorted(network.arguments.keys() - KNOWN)
     if network.arguments["network"] not in NETWORKS:
         odd.append(f"pretrained {network.arguments['network']}")
-    if network.arguments["policy"] != "gaussian":
-        odd.append(f"policy, a {network.arguments['policy']}")
-    if network.arguments["binding"] != "sum":
-        odd.append(f"binding, a {network.arguments['binding']}")
+    taught = {"policy": "gaussian", "binding": "sum"}
+    odd += [f"{name}, a {network.arguments[name]}" for name, kind in taught.items() if network.arguments[name] != kind]
     if len(network.arguments["widths"]) != 2:
         odd.append(f"{len(network.arguments['widths'])} convolutions")
     if odd:

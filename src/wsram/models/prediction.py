@@ -82,17 +82,17 @@ class Stopped(NamedTuple):
     taken: Tensor
 
 
-class _Memory(NamedTuple):
+class Memory(NamedTuple):
     """The states of both recurrent layers, the lower's () zero before the first glimpse; and a map's cells."""
 
     upper: Tensor
     lower: Tensor
     cells: Cells | None = None
 
-    def select(self, index: Tensor) -> _Memory:
+    def select(self, index: Tensor) -> Memory:
         """Of the images numbered `index`."""
         cells = None if self.cells is None else self.cells.select(index)
-        return _Memory(self.upper[index], self.lower[index], cells)
+        return Memory(self.upper[index], self.lower[index], cells)
 
 
 class PredictionNetwork(nn.Module):
@@ -342,14 +342,14 @@ class PredictionNetwork(nn.Module):
             raw = raw + F.pad(self.trust * upper[..., -self.handed_on :][..., :2], (0, raw.shape[-1] - 2))
         return raw
 
-    def _begin(self, pyramid: Glimpsable) -> _Memory:
+    def _begin(self, pyramid: Glimpsable) -> Memory:
         view = pyramid.view(self.view)
         upper, cells = self.begin(view)
-        return _Memory(upper, view.new_zeros(()), cells)
+        return Memory(upper, view.new_zeros(()), cells)
 
     def _glance(
-        self, pyramid: Glimpsable, memory: _Memory, n: int, choose: Choose | None, every: bool
-    ) -> tuple[_Memory, Policy | None, Action, Tensor]:
+        self, pyramid: Glimpsable, memory: Memory, n: int, choose: Choose | None, every: bool
+    ) -> tuple[Memory, Policy | None, Action, Tensor]:
         """Glimpse n, at every scale if asked for: the state after it, what it was drawn from, itself, and mean r1."""
         upper, lower, cells = memory
         if n > 0:
@@ -371,7 +371,7 @@ class PredictionNetwork(nn.Module):
         upper = self.remember(upper, action)
         lower = self.lower(features, lower.expand(*features.shape[:-1], -1))
         # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
-        return _Memory(upper, lower, cells), policy, action, self.lower.output(lower) / (n + 1)
+        return Memory(upper, lower, cells), policy, action, self.lower.output(lower) / (n + 1)
 
     def _at_every_scale(self, action: Action) -> Action:
         """(scales, ...) the same place at each scale."""

@@ -16,6 +16,7 @@ from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead
 from wsram.models.prediction import Choose
 from wsram.runtime import Autocast
+from wsram.tasks.measuring import nll
 
 CHECKED = 256
 """Examples, at most, that an evaluation looks at again for this."""
@@ -114,8 +115,7 @@ def look_again(network: AttentionClassifier, dataset: Dataset, glimpses: int, au
     commonest = 1 - float(said.bincount().max()) / len(said) if isinstance(head, ClassHead) else None
     leaving = float((torch.cat(inside) < INSIDE).float().mean())
     every, one, anyhow = (
-        Merit(head.error(found, said), -float(head.log_prob(found.unsqueeze(-2), said).mean()))
-        for found in map(torch.cat, (outputs, first, chance))
+        Merit(head.error(found, said), nll(network, found, said)) for found in map(torch.cat, (outputs, first, chance))
     )
     return Looking(every, one, anyhow, commonest, leaving)
 
