@@ -121,6 +121,7 @@ def evaluate(
     record = {
         "set": name,
         "examples": len(dataset),
+        "answer": dataset.spec.answer,
         "data": {"source": Path(trained.config.data.source).name, "hash": dataset.fingerprint()},
         "precision": trained.network.precision,
         "step": state["step"],

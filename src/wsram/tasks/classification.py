@@ -246,8 +246,10 @@ class Classification:
         return Table("", header, rows, words=2)
 
     def headline(self, record: Mapping[str, Any]) -> str:
-        """The error of the mode."""
-        return f"{record['error_mode']:.2%} error of the mode"
+        """The error of the mode, by the kind of answer; records of old say none, and are of classes."""
+        error = record["error_mode"]
+        told = {"labels": f"{error:.2%} of its labels wrong at the mode", "number": f"off by {error:.4g} at the mode"}
+        return told.get(record.get("answer", "class"), f"{error:.2%} error of the mode")
 
     def merits(self, answer: str, record: Mapping[str, Any]) -> dict[str, float]:
         """The mode's accuracy among classes, or its mean absolute error in a number."""
