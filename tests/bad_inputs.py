@@ -358,6 +358,7 @@ BAD: dict[str, tuple[Write, str]] = {
     "a picture over its photo": (words("look", "GOOD", "--network", "RUN", "--to", "GOOD"), "left as it is"),
     "a map of no kind": (words("explain", "GOOD", "--network", "RUN", "--label", "7", "--picture", "FOLDER/x"), "'x'"),
     "a folder for figures": (words("evaluate", "RUN", "--save", "FOLDER"), "Is a directory"),
+    "figures in a picture": (words("evaluate", "RUN", "--save", "FOLDER/x.png"), "a picture of them beside"),
     "a run among digits": (lambda folder, run: ["train", "DIGITS", *SETTINGS, "--run", "DIGITS"], "which holds t10k-"),
     "a run among other things": (among_others, "expected a new folder for a run"),
     "a run in the root of all": (training("--run", "/"), "expected a new folder for a run, got /"),

@@ -62,6 +62,8 @@ class ClassifierConfig:
     """Nats that a map's cells lose at first once they were looked at, with those around them; learned."""
     binding: Literal["sum", "product"] = "sum"
     """What is seen and where are added, or what is seen is weighed by where, too: which thing lies higher, say."""
+    leak: float = 0.0
+    """Slope below zero of the numbers that say what a glimpse shows: above 0, none of them can die."""
     warp: float = 0.0
     """Strength of random rotation, shear, stretch and bending of every glimpse in training; 1 is about a hand's."""
     dropout: float = 0.0

@@ -164,6 +164,8 @@ def require_file(path: Path) -> None:
     """`UserError` unless figures can be kept in a file of that name, before anything is measured."""
     if path.is_dir():
         raise UserError(f"cannot write {path} (Is a directory); name another file with --save")
+    if path.suffix == ".png":
+        raise UserError(f"figures are written as JSON, a picture of them beside; name a .json with --save, got {path}")
     make_folder(path.parent)
 
 

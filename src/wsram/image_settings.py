@@ -85,6 +85,29 @@ class ImageData:
             raise UserError(f"the share of empty scenes is from 0 to below 1, got {self.empty}")
 
 
+ONE_DIGIT, MEGAPIXEL, MOSAICS, FILES = "scenes of one digit", "megapixel scenes", "mosaics", "images of one's own"
+MEANT_FOR = {
+    **dict.fromkeys(("clutter_blend", "distortion", "empty"), (ONE_DIGIT,)),
+    **dict.fromkeys(("canvas", "digits", "noises", "order", "fresh"), (MEGAPIXEL,)),
+    **dict.fromkeys(("answer", "colour", "longest", "balance"), (FILES,)),
+    "photos": (MOSAICS,),
+    "training_images": (MEGAPIXEL, MOSAICS),
+    **dict.fromkeys(("validation", "scene"), (ONE_DIGIT, MEGAPIXEL, MOSAICS)),
+}
+"""Which images a setting says something about; the settings that are not here are of all."""
+
+
+def require_meant(data: ImageData, kind: str) -> None:
+    """`UserError` if a setting was changed that says nothing about images of this kind."""
+    plain = ImageData()
+    for name, kinds in MEANT_FOR.items():
+        if kind not in kinds and getattr(data, name) != getattr(plain, name):
+            raise UserError(
+                f"--{name.replace('_', '-')} is for {' and '.join(kinds)}, and {data.scene or data.source} has {kind}; "
+                "leave it out"
+            )
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """Random changes of training images, so that a network answers for more than was collected; all off by default."""

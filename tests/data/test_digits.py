@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from wsram.data import Dataset, open_data
 from wsram.data.digits import SCENE, SceneDigits
 from wsram.data.mnist import Digits, load_digits
 from wsram.data.scenes import SCENES, evaluation_scenes, make_scenes, scene_spec
-from wsram.image_settings import ImageData
+from wsram.image_settings import MEANT_FOR, ImageData
 
 COUNT = 40
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
@@ -197,9 +197,26 @@ def test_digits_that_come_with_a_package_have_no_test_part() -> None:
     refusal(splits.open_test, "no test digits")
 
 
-@pytest.mark.parametrize("changes", [dict(balance=True), dict(colour=True), dict(answer="labels")], ids=str)
-def test_settings_of_other_images_are_refused(changes: dict[str, Any], digits: Path) -> None:
-    refusal(lambda: open_folder_of(digits, **changes), "leave them out with digits")
+@pytest.mark.parametrize(
+    "changes, meant",
+    [
+        (dict(balance=True), "images of one's own"),
+        (dict(colour=False), "images of one's own"),
+        (dict(longest=50), "images of one's own"),
+        (dict(canvas=500), "megapixel scenes"),
+        (dict(fresh=True, scene="translated"), "megapixel scenes"),
+        (dict(training_images=10), "megapixel scenes and mosaics"),
+        (dict(photos=3), "mosaics"),
+    ],
+    ids=str,
+)
+def test_settings_of_other_images_are_refused(changes: dict[str, Any], meant: str, digits: Path) -> None:
+    name = next(iter(changes)).replace("_", "-")
+    refusal(lambda: open_folder_of(digits, **changes), f"--{name} is for {meant}", "has scenes of one digit")
+
+
+def test_it_is_known_of_every_setting_which_images_it_is_for() -> None:
+    assert MEANT_FOR.keys() == {field.name for field in fields(ImageData)} - {"source", "download"}
 
 
 def test_a_source_that_is_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,7 +348,7 @@ def test_one_class_is_refused_and_an_empty_one_told(tmp_path: Path) -> None:
 def test_settings_for_digits_are_refused_by_name(tmp_path: Path) -> None:
     make(tmp_path)
     for setting, value in (("scene", "translated"), ("distortion", 0.5), ("empty", 0.1), ("validation", 5)):
-        refusal(lambda setting=setting, value=value: opened(tmp_path, **{setting: value}), f"--{setting}", "digits")
+        refusal(lambda setting=setting, value=value: opened(tmp_path, **{setting: value}), f"--{setting}", "one digit")
 
 
 def test_balance_shows_every_class_as_often_in_training_alone(tmp_path: Path) -> None:

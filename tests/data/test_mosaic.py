@@ -94,6 +94,8 @@ def test_every_epoch_has_mosaics_of_its_own_and_an_evaluation_always_the_same(wo
 def test_too_few_photos_are_told(world: Path) -> None:
     with pytest.raises(UserError, match="10 bystanders, 2 of snow, 2 of beach, 2 of pool, 2 of rock; lower --photos"):
         open_data(settings(world, photos=4))
+    with pytest.raises(UserError, match="--canvas is for megapixel scenes, and mosaic has mosaics"):
+        open_data(settings(world, canvas=400))
 
 
 def test_a_network_trains_on_them_and_its_frozen_parts_keep_no_gradient(world: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "at a temperature, in contrast": dict(calibration=[2.5], contrast=True),
 }
 POINTING: dict[str, dict[str, Any]] = {
-    "a map, a product": dict(policy="map", network="conv", widths=(3, 4), binding="product"),
+    "a map, a product": dict(policy="map", network="conv", widths=(3, 4), binding="product", leak=0.2),
     "a map of coarse cells, colour, one scale": dict(policy="map", map_stride=2, channels=3, scales=(2,)),
 }
 

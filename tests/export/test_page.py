@@ -208,6 +208,7 @@ def test_what_a_page_cannot_do_is_refused_before_anything_is_written(
     refusal(lambda: export_page(network, tmp_path, to, QUIET), "does not know", "eyes")
     refusal(lambda: export_page(opinionated(policy="map"), tmp_path, to, QUIET), "does not know", "policy, a map")
     refusal(lambda: export_page(opinionated(binding="product"), tmp_path, to, QUIET), "does not know", "a product")
+    refusal(lambda: export_page(opinionated(leak=0.1), tmp_path, to, QUIET), "does not know", "leak")
     assert "--step" in refused(capsys, "export", "translated", "--to", str(to), "--step")
     assert not to.exists()
     to.mkdir()

@@ -76,6 +76,21 @@ def test_bound_by_a_product_it_begins_as_bound_by_a_sum_and_then_weighs_by_where
     torch.testing.assert_close(weighed, features * by)
 
 
+def test_what_leaks_is_weakened_below_zero_and_still_learns() -> None:
+    sizes = dict(channels=2, side=9, scales=3, features=64, widths=(3, 5))
+    plain, network = GlimpseNetwork("fc", **sizes), GlimpseNetwork("fc", leak=0.25, **sizes)  # type: ignore[arg-type]
+    network.load_state_dict(plain.state_dict())
+    patch, action = torch.rand(4, 2, 9, 9), Action(2 * torch.rand(4, 2) - 1, torch.zeros(4, dtype=torch.long))
+    whole, strong = network(patch, action), plain(patch, action)
+    dead = (strong == 0).all(0)
+    assert dead.any()
+    torch.testing.assert_close(whole.relu(), strong)
+    assert (whole[:, dead] < 0).all()
+    last = network.what[-1].weight
+    whole[:, dead].sum().backward()
+    assert last.grad is not None and (last.grad[dead] != 0).any(1).all()
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_view_network_reads_where_something_is(kind: str) -> None:
     network = ViewNetwork(kind, channels=2, side=12, features=16, widths=(3, 5))
@@ -92,5 +107,8 @@ def test_layers_of_an_unknown_kind_are_refused() -> None:
         lambda: GlimpseNetwork("fc", channels=1, side=8, scales=1, features=4, widths=(1,), binding="glue"),
         "'glue'",
         "sum, product",
+    )
+    refusal(
+        lambda: GlimpseNetwork("fc", channels=1, side=8, scales=1, features=4, widths=(1,), leak=-0.1), "leak", "-0.1"
     )
     refusal(lambda: ViewNetwork("vit", channels=1, side=8, features=4, widths=(1, 1)), "'vit'", "fc, conv")

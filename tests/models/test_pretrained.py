@@ -59,6 +59,7 @@ CLASSIFIER = dict(
     precision="bf16",
     scale_toll=0.75,
     binding="product",
+    leak=0.125,
     warp=0.1,
     dropout=0.25,
 )

@@ -11,7 +11,6 @@ from torch import Tensor
 from wsram.data.dataset import Batch, Spec, Splits
 from wsram.data.mnist import Digits, load_digits, load_test
 from wsram.data.scenes import SceneSpec, evaluation_scenes, make_scenes, scene_spec, uniform_hash
-from wsram.errors import UserError
 from wsram.image_settings import ImageData
 
 SCENE = "translated-scaled"
@@ -79,8 +78,6 @@ class SceneDigits:
 
 def open_digits(data: ImageData, seed: int) -> Splits:
     """The digits that these settings name, in their scenes; `UserError` if they cannot be had."""
-    if data.balance or data.colour or data.answer not in (None, "class"):
-        raise UserError("--balance, --colour and --answer are for images of one's own; leave them out with digits")
     scene = scene_spec(data.scene or SCENE, data.clutter_blend)
     train, held_out = load_digits(data.source, validation=data.validation, download=data.download)
     return Splits(

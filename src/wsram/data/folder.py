@@ -123,16 +123,8 @@ def open_folder(data: ImageData) -> Splits:
     """The images that these settings name, in parts.
 
     Raises:
-        UserError: nothing there, fewer than two classes, a part without images, or settings that are for digits.
+        UserError: nothing there, fewer than two classes, or a part without images.
     """
-    for setting, value, default in (
-        ("scene", data.scene, None),
-        ("distortion", data.distortion, 0.0),
-        ("empty", data.empty, 0.0),
-        ("validation", data.validation, None),
-    ):
-        if value != default:
-            raise UserError(f"--{setting} is for digits in scenes, and {data.source} holds images; leave it out")
     items, notes = _listed(data)
     kind = data.answer or _kind_of(items)
     if kind == "number":  # a table's are words, of which each would be a class to share out

@@ -215,14 +215,6 @@ def open_megapixel(data: ImageData, seed: int) -> Splits:
         data: the settings.
         seed: of fresh places, if they are asked for.
     """
-    of_one_digit = {
-        "--distortion": data.distortion,
-        "--empty": data.empty,
-        "--clutter-blend": data.clutter_blend != "max",
-    }
-    for name, value in of_one_digit.items():
-        if value:
-            raise UserError(f"{name} is for scenes of one digit, and {data.scene} is fixed images; leave it out")
     held = max(1, round(HELD_OUT * data.training_images)) if data.validation is None else data.validation
     if not 1 <= held < data.training_images:
         raise UserError(

@@ -39,7 +39,7 @@ KNOWN = {
         "freeze",
     ),
     *("widths", "lower_units", "upper_units", "view", "std_range", "unit", "longest", "calibration", "inference"),
-    *("precision", "aim", "policy", "map_stride", "map_toll", "binding", "warp", "dropout", "scale_toll"),
+    *("precision", "aim", "policy", "map_stride", "map_toll", "binding", "leak", "warp", "dropout", "scale_toll"),
 }
 """Arguments of a network that the page heeds, or that do not matter to it."""
 SIDE = 100
@@ -85,6 +85,8 @@ def _require_known(network: AttentionClassifier) -> None:
     if network.arguments["network"] not in NETWORKS:
         odd.append(f"pretrained {network.arguments['network']}")
     taught = {"policy": "gaussian", "binding": "sum"}
+    if network.arguments["leak"]:
+        odd.append("leak")
     odd += [f"{name}, a {network.arguments[name]}" for name, kind in taught.items() if network.arguments[name] != kind]
     if len(network.arguments["widths"]) != 2:
         odd.append(f"{len(network.arguments['widths'])} convolutions")

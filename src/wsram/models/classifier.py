@@ -65,7 +65,7 @@ class AttentionClassifier(nn.Module):
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor, contrast: see `Sensor`.
         recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
-        aim, policy, map_stride, map_toll, binding, warp, dropout, scale_toll: see `PredictionNetwork`.
+        aim, policy, map_stride, map_toll, binding, leak, warp, dropout, scale_toll: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
         calibration: what `calibrate` takes.
@@ -112,6 +112,7 @@ class AttentionClassifier(nn.Module):
         map_stride: int = 1,
         map_toll: float = 20.0,
         binding: str = "sum",
+        leak: float = 0.0,
         warp: float = 0.0,
         dropout: float = 0.0,
         scale_toll: float = 0.0,
@@ -141,6 +142,7 @@ class AttentionClassifier(nn.Module):
             map_stride=map_stride,
             map_toll=map_toll,
             binding=binding,
+            leak=leak,
             warp=warp,
             dropout=dropout,
             scale_toll=scale_toll,

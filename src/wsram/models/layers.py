@@ -98,6 +98,9 @@ class GlimpseNetwork(nn.Module):
     "fc": fully connected, the paper's. "conv": small convolutions before the fully connected layer. A pretrained
     network, see `wsram.models.trunk`: mean and largest value of each of its features before that layer.
 
+    With a `leak` above 0 what is below zero is weakened by that factor rather than taken away (Maas et al. 2013), so
+    that a number that no glimpse makes positive any more still learns.
+
     In training a glimpse is bent as `wsram.data.distortion.distort` bends digits, by the strength `warp`, and a share
     of its features is dropped.
     """
@@ -115,17 +118,18 @@ class GlimpseNetwork(nn.Module):
         widths: Sequence[int],
         freeze: bool = True,
         binding: str = "sum",
+        leak: float = 0.0,
         warp: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         _check_network(kind, side, widths)
-        require_at_least(0, warp=warp)
+        require_at_least(0, warp=warp, leak=leak)
         if binding not in BINDINGS:
             raise UserError(f"unknown binding {binding!r}; choose one of {', '.join(BINDINGS)}")
         if not 0 <= dropout < 1:
             raise UserError(f"dropout is a share of the features, from 0 to below 1, got {dropout}")
-        self.warp, self.dropout = warp, dropout
+        self.warp, self.dropout, self.leak = warp, dropout, leak
         if kind == "fc":
             layers: tuple[nn.Module, ...] = (
                 nn.Flatten(),
@@ -167,7 +171,8 @@ class GlimpseNetwork(nn.Module):
         # As `F.one_hot` has it, which checks its argument's range first.
         scale = action.scale.unsqueeze(-1) == self.kinds
         taken = torch.cat([action.location, scale], -1).to(patch.dtype)
-        features = F.relu(what + self.where(taken))
+        features = what + self.where(taken)
+        features = F.leaky_relu(features, self.leak) if self.leak else F.relu(features)
         if self.share is not None:
             features = features * (1 + self.share(taken))
         return F.dropout(features, self.dropout, self.training) if self.dropout else features

@@ -117,7 +117,7 @@ class PredictionNetwork(nn.Module):
             the "contrast" in its view, as far as that is trusted, which is learned too.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll: of the map, see `MapNetwork`.
-        binding, warp, dropout: see `GlimpseNetwork`.
+        binding, leak, warp, dropout: see `GlimpseNetwork`.
         scale_toll: nats that a scale loses at the policy's modes for each glimpse of the sequence that had it already.
 
     Raises:
@@ -146,6 +146,7 @@ class PredictionNetwork(nn.Module):
         map_stride: int = 1,
         map_toll: float = 20.0,
         binding: str = "sum",
+        leak: float = 0.0,
         warp: float = 0.0,
         dropout: float = 0.0,
         scale_toll: float = 0.0,
@@ -170,6 +171,7 @@ class PredictionNetwork(nn.Module):
             scales=scales,
             features=lower_units,
             binding=binding,
+            leak=leak,
             warp=warp,
             dropout=dropout,
             **reading,
