@@ -209,6 +209,15 @@ class MegapixelRun:
 
 
 @dataclass(frozen=True)
+class Canvases:
+    """Measure one network of megapixel MNIST on images of other sizes, as it is: its view grows with them."""
+
+    measured: Annotated[Measured, tyro.conf.arg(name="")]
+    sides: tuple[int, ...] = (500, 1000, 1500, 2000, 3000, 5000)
+    """Of the images, in pixels. As many scribbles lie on a pixel as where it was trained."""
+
+
+@dataclass(frozen=True)
 class MosaicRun:
     """Measure a network that was trained on mosaics of photos, beside its encoder over every photo and over some."""
 
@@ -352,6 +361,13 @@ def _megapixel(args: MegapixelRun, screen: Screen) -> None:
     megapixel(asked.network, asked.data, screen, test=asked.test, to=asked.save)
 
 
+def _canvases(args: Canvases, screen: Screen) -> None:
+    from experiments.canvases import canvases
+
+    asked = args.measured
+    canvases(asked.network, asked.data, screen, sides=args.sides, test=asked.test, to=asked.save)
+
+
 def _mosaic(args: MosaicRun, screen: Screen) -> None:
     from experiments.mosaic import mosaic
 
@@ -377,6 +393,7 @@ COMMANDS: Commands = {
     "robust": (Robust, _robust),
     "yardstick": (Yardstick, _yardstick),
     "megapixel": (MegapixelRun, _megapixel),
+    "canvases": (Canvases, _canvases),
     "mosaic": (MosaicRun, _mosaic),
     "mosaic-train": (MosaicTrain, _mosaic_train),
     "sizes": (Sizes, _sizes),

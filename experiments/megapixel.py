@@ -49,13 +49,8 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
     """
     require_writable(to)
     trained = open_trained(name, source=source)
-    dataset, network = trained.examples(test=test), trained.network
-    if not isinstance(dataset, Megapixel) or not isinstance(network, AttentionClassifier):
-        raise UserError(f"{name} was not trained on a megapixel scene; name a network that was")
-    after, answers, looked_at = _looked(trained, network, dataset)
-    sensor, count = network.prediction.sensor, network.prediction.glimpses
-    # A glimpse between pixels is interpolated from one row and one column more; windows that overlap count twice.
-    window = (sensor.patch_size * max(sensor.scales) + (sensor.mode == "bilinear")) ** 2
+    network, dataset = of_megapixels(trained, test=test)
+    after, answers, looked_at = looked(network, dataset)
     context = autocast(network.precision, next(network.parameters()).device)
     drawn, _ = answered_sampled(network, dataset, samples=VOTES, autocast=context)
     vote = network.head.vote(drawn)
@@ -74,14 +69,30 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
             for question in asked_of(dataset.task)
         },
         "looked_at_after": looked_at,
-        "pixels_read": count * window / dataset.canvas**2,
-        "milliseconds": _milliseconds(network, dataset),
+        "pixels_read": pixels_read(network, dataset),
+        "milliseconds": milliseconds(network, dataset),
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "provenance": provenance(),
     }
     if to is not None:
         screen.say(f"Picture: {save(draw_panels(panels(found)), to.with_suffix('.png'), replace=True)}")
     return shown(found, table(found), screen, to)
+
+
+def of_megapixels(trained: Trained, *, test: bool) -> tuple[AttentionClassifier, Megapixel]:
+    """The network and the images it is measured on; `UserError` if it was trained on others."""
+    dataset, network = trained.examples(test=test), trained.network
+    if not isinstance(dataset, Megapixel) or not isinstance(network, AttentionClassifier):
+        raise UserError(f"{trained.name} was not trained on a megapixel scene; name a network that was")
+    return network, dataset
+
+
+def pixels_read(network: AttentionClassifier, dataset: Megapixel) -> float:
+    """The share of an image's pixels that its glimpses read at most; where they overlap, pixels count twice."""
+    sensor = network.prediction.sensor
+    # A glimpse between pixels is interpolated from one row and one column more.
+    window = (sensor.patch_size * max(sensor.scales) + (sensor.mode == "bilinear")) ** 2
+    return network.prediction.glimpses * window / dataset.canvas**2
 
 
 def panels(found: dict[str, Any]) -> list[Panel]:
@@ -154,18 +165,18 @@ def errors(outputs: Tensor, answers: Tensor, task: str, question: str) -> Tensor
     return (outputs.argmax(-1) != answers).float()
 
 
-def _looked(trained: Trained, network: AttentionClassifier, dataset: Megapixel) -> tuple[Tensor, Tensor, list[float]]:
+def looked(network: AttentionClassifier, dataset: Megapixel) -> tuple[Tensor, Tensor, list[float]]:
     """Outputs of the mode after each glimpse, the answers, and the share of the digits looked at after each glimpse."""
     outputs, answers, seen = [], [], []
     device = next(network.parameters()).device
     for part, batch in parts(network, dataset):
         with torch.no_grad(), autocast(network.precision, device)():
-            looked = network.predict(batch.images)
-        outputs.append(looked.outputs_after)
+            seeing = network.predict(batch.images)
+        outputs.append(seeing.outputs_after)
         answers.append(batch.answers)
         scales = torch.tensor(network.prediction.sensor.scales, device=device)
-        side = scales[looked.action.scale] * network.prediction.sensor.patch_size
-        share = overlap(looked.action.location, side, dataset.digits[part], dataset.canvas, dataset.bank.shape[-1])
+        side = scales[seeing.action.scale] * network.prediction.sensor.patch_size
+        share = overlap(seeing.action.location, side, dataset.digits[part], dataset.canvas, dataset.bank.shape[-1])
         seen.append((share >= FOUND).cummax(1).values.float().mean(-1))
     return torch.cat(outputs), torch.cat(answers), torch.cat(seen).mean(0).tolist()
 
@@ -187,7 +198,7 @@ def overlap(location: Tensor, side: Tensor, corners: Tensor, canvas: int, size: 
     return along.prod(-1)
 
 
-def _milliseconds(network: AttentionClassifier, dataset: Megapixel) -> dict[str, float]:
+def milliseconds(network: AttentionClassifier, dataset: Megapixel) -> dict[str, float]:
     """Medians for one image: drawn where it is looked at, and as an array of all its pixels."""
     network.eval()
     kinds: dict[str, list[float]] = {"drawn": [], "array": []}

@@ -235,7 +235,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "all questions": all_questions,
     "cards of limits": cards,
     **{
-        f"looking: {name}": functools.partial(looking, name) for name in ("pointing", "glimpsed", "megapixel", "mosaic")
+        f"looking: {name}": functools.partial(looking, name)
+        for name in ("pointing", "glimpsed", "megapixel", "canvases", "mosaic")
     },
     **{
         f"output of {name}": functools.partial(outputs, name)
