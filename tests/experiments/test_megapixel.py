@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from experiments import canvases
 from experiments.megapixel import asked_of, errors, overlap, panels
 from wsram.data.megapixel import QUESTIONS
 
