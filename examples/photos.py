@@ -8,7 +8,7 @@ training, validation and test. Two questions are made of them:
 - `scene`: one of snow, water, grass, street, sand and rock, if at least two captions name it and none names another.
 
     python examples/photos.py FLICKR8K dogs.csv dog
-    wsram train dogs.csv --network efficientnet-lite0
+    wsram train dogs.csv --network efficientnet-lite0    # what came of it: docs/own-images.md
 """
 
 import csv

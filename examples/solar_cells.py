@@ -12,7 +12,7 @@ are dealt out to five folds; one of them is for test, half of the next one for v
     wsram train cells.csv --network efficientnet-lite0 --no-freeze --longest 150 --glimpses 5 --patch 46 --scales 1 \
         --policy map --view 28 --map-stride 4 --glimpse-growth 0 --every-glimpse 0.2 --scale-entropy 0 --dropout 0.2 \
         --flip both --rotate 5 --zoom 0.1 --shift 0.03 --batch 32 --updates 1140 --learning-rate 3e-3 \
-        --weight-decay 0.02 --patience 0 --run runs/solar    # at most 49% of the pixels; see docs/limits.md
+        --weight-decay 0.02 --patience 0 --run runs/solar    # at most 49% of the pixels; see docs/own-images.md
     python -m experiments glimpsed runs/solar cells.csv --test --no-probe
 """
 

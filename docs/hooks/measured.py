@@ -155,11 +155,15 @@ def cards() -> str:
     return f'<div class="cards" markdown>\n\n{items}\n</div>'
 
 
-def looking(experiment: str) -> str:
-    """What an experiment kept of how networks look, a table for each network, and what made it."""
-    table = importlib.import_module(f"experiments.{experiment}").table
+def looking(kept: str) -> str:
+    """What an experiment kept of how networks look, a table for each network, and what made it.
+
+    Args:
+        kept: the experiment, or the experiment, a dash and how names of its networks begin.
+    """
+    table = importlib.import_module(f"experiments.{kept.partition('-')[0]}").table
     parts = []
-    for path in sorted((ROOT / "docs" / "results" / "looking").glob(f"{experiment}-*.json")):
+    for path in sorted((ROOT / "docs" / "results" / "looking").glob(f"{kept}*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         shown, made = table(found), found["provenance"]
         origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}."
@@ -236,7 +240,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cards of limits": cards,
     **{
         f"looking: {name}": functools.partial(looking, name)
-        for name in ("pointing", "glimpsed", "megapixel", "canvases", "mosaic")
+        for name in ("pointing", "glimpsed-solar", "glimpsed-scenes", "megapixel", "canvases", "mosaic")
     },
     **{
         f"output of {name}": functools.partial(outputs, name)
