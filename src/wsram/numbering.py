@@ -141,7 +141,7 @@ def _badness(at: tuple[float, float], box: Box, placed: Sequence[tuple[float, fl
     left, top, side = box
     border = max(left - at[0], at[0] - left - side, top - at[1], at[1] - top - side)
     bad = abs(border) / radius + 0.1 * math.dist(at, (left, top)) / max(side, radius)
-    bad += 20.0 * max(0.0, border / radius - NEAR)  # whatever it crosses, a number belongs to its box
+    bad += 60.0 * max(0.0, border / radius - NEAR)  # whatever it crosses, a number belongs to its box
     bad += sum(1000.0 for other in placed if math.dist(at, other) < 2.3 * radius)
     if not placed:
         return bad

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FormatStrFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator
 from PIL import Image
 from torch import Tensor
 
@@ -28,8 +28,10 @@ from wsram.tables import Panel, percent, shortened
 
 WRONG = "#d55e00"
 """The colour of a mistake."""
-LETTER = 0.085
-"""Inches that a letter of a title takes, on average."""
+LETTER, SMALL_LETTER = 0.085, 0.067
+"""Inches that a letter of a title takes, on average: over one image, and over one of many."""
+WIDE = 2.6
+"""Inches that one of many images takes."""
 LINES = tuple(colour for colour in COLOURS if colour not in ("#f0e442", "#ffffff"))
 """Those of them that show on white."""
 
@@ -129,7 +131,7 @@ def draw_glimpses(
     count, glimpses = action.scale.shape
     columns = min(4, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(2.6 * columns, 3.5 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(WIDE * columns, 3.5 * rows + 0.4), layout="constrained")
     figure.suptitle(heading, parse_math=False)
     blocks = figure.subfigures(rows, columns, squeeze=False)
     # (glimpses, count) so that the sensor's batch axis is last.
@@ -140,7 +142,8 @@ def draw_glimpses(
         grid = block.add_gridspec(2, glimpses, height_ratios=[glimpses, 1])
         axes = block.add_subplot(grid[0, :])
         show_image(axes, images[n])
-        axes.set_title(titles[n], fontsize=9, parse_math=False, color=WRONG if any(wrong[n : n + 1]) else "black")
+        title = fill(titles[n], round(WIDE / SMALL_LETTER))
+        axes.set_title(title, fontsize=9, parse_math=False, color=WRONG if any(wrong[n : n + 1]) else "black")
         size = (images[n].shape[-2], images[n].shape[-1])
         boxes = [
             glimpse_box(sensor, size, action.location[n, g].tolist(), int(action.scale[n, g])) for g in range(glimpses)
@@ -331,6 +334,9 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
         axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
         if panel.log and any(y > 0 for _, _, ys in panel.curves for y in ys):  # zero has no place on such an axis
             axis.set_yscale("log")
+            positive = [y for _, _, ys in panel.curves for y in ys if y > 0]
+            if max(positive) > 10 * min(positive):  # labels of all nine would lie on one another
+                axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
             for each in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
                 each(FormatStrFormatter("%g"))
     for axis in axes.flat[len(panels) :]:
