@@ -176,7 +176,7 @@ def looking(kept: str) -> str:
 def all_questions() -> str:
     """Errors of networks that look at megapixel MNIST, at their modes and by a vote, beside a published network's."""
     kept = {name: json.loads((ROOT / "docs" / "results" / "looking" / f"megapixel-{name}-test.json").read_text())
-            for name in ("all", "top", "1000", "majority")}  # fmt: skip
+            for name in ("all", "top", "1000", "majority", "fresh")}  # fmt: skip
     # Iterative Patch Selection, by its authors' logs of 150 epochs; with 1,000 images on 3000x3000 with 800 scribbles.
     published = {"majority": "0.9", "max": "6.3", "top": "7.3", "multi": "18.1"}
     asked = {
@@ -184,11 +184,13 @@ def all_questions() -> str:
         "top": "asked alone",
         "majority": "asked alone",
         "1000": "1,000 training images",
+        "fresh": "endless images (`--fresh`)",
     }
     rows = []
     for name, found in kept.items():
         for question, of in found["questions"].items():
-            beside = published[question] if name != "1000" else "33.4 (larger images)" * (question == "majority")
+            others = {"1000": "33.4 (larger images)" * (question == "majority"), "fresh": ""}
+            beside = others.get(name, published[question])
             figures = (f"{100 * error:.1f}" for error in (of["error_after"][-1], of["error_vote"]))
             rows.append([question, asked[name], *figures, beside])
     header = ["question", "network", "mode, %", "vote of 16, %", "Iterative Patch Selection, %"]
