@@ -184,7 +184,7 @@ def all_questions() -> str:
         "top": "asked alone",
         "majority": "asked alone",
         "1000": "1,000 training images",
-        "fresh": "endless images (`--fresh`)",
+        "fresh": "fresh places (`--fresh`)",
     }
     rows = []
     for name, found in kept.items():
