@@ -21,7 +21,6 @@ from wsram.models.classifier import AttentionClassifier
 from wsram.provenance import provenance
 from wsram.tables import Panel, Table
 from wsram.terminal import Screen
-from wsram.viewing import draw_panels, save
 
 
 def canvases(
@@ -38,22 +37,22 @@ def canvases(
         to: a JSON file to keep the figures in, with a picture beside it.
 
     Raises:
-        UserError: a network of other images or without a map, a side that its view does not fit, or no digits.
+        UserError: a network of other images or without a map, no side or one that its view does not fit, or no digits.
     """
     require_writable(to)
+    if not sides:
+        raise UserError("expected sides of images in pixels, got none; name some after --sides")
     trained = open_trained(name, source=source)
     of_megapixels(trained, test=False)
-    rows = [_measured(_on(trained, side), test=test) for side in sides]
+    placed = [_on(trained, side) for side in sides]  # all of them before the first is measured, which takes minutes
     found = {
         "network": trained.name,
         "set": "test" if test else "validation",
         "trained_on": _settings(trained).canvas,
-        "sides": rows,
+        "sides": [_measured(each, test=test) for each in placed],
         "provenance": provenance(),
     }
-    if to is not None:
-        screen.say(f"Picture: {save(draw_panels(panels(found)), to.with_suffix('.png'), replace=True)}")
-    return shown(found, table(found), screen, to)
+    return shown(found, table(found), screen, to, panels(found))
 
 
 def _on(trained: Trained, side: int) -> Trained:

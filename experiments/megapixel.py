@@ -26,7 +26,6 @@ from wsram.runtime import autocast
 from wsram.tables import Panel, Table
 from wsram.tasks.measuring import VOTES, answered_sampled, parts
 from wsram.terminal import Screen
-from wsram.viewing import draw_panels, save
 
 FOUND = 0.75
 """Share of a digit's square that one glimpse must hold for the digit to count as looked at."""
@@ -74,9 +73,7 @@ def megapixel(name: str, source: str | None, screen: Screen, *, test: bool, to: 
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "provenance": provenance(),
     }
-    if to is not None:
-        screen.say(f"Picture: {save(draw_panels(panels(found)), to.with_suffix('.png'), replace=True)}")
-    return shown(found, table(found), screen, to)
+    return shown(found, table(found), screen, to, panels(found))
 
 
 def of_megapixels(trained: Trained, *, test: bool) -> tuple[AttentionClassifier, Megapixel]:

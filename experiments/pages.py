@@ -11,7 +11,7 @@ from wsram import evaluate
 from wsram.cards import without_machine
 from wsram.errors import UserError
 from wsram.runs import read_json, write_whole
-from wsram.tables import Table
+from wsram.tables import Panel, Table
 from wsram.terminal import Screen
 
 RESULTS, PAGE = "results.json", "index.md"
@@ -20,9 +20,9 @@ Record = Mapping[str, Any]
 R = TypeVar("R", bound=Record)
 
 
-def keep(path: Path, record: Record, screen: Screen) -> None:
-    """Write figures to a JSON file, with no path of this machine in it, and say so; `UserError` if that cannot be."""
-    evaluate.keep(path, without_machine(record), screen)
+def keep(path: Path, record: Record, screen: Screen, panels: Sequence[Panel] = ()) -> None:
+    """As `wsram.evaluate.keep`, with no path of this machine in it."""
+    evaluate.keep(path, without_machine(record), screen, panels)
 
 
 def require_writable(to: Path | None) -> None:
@@ -31,11 +31,11 @@ def require_writable(to: Path | None) -> None:
         evaluate.require_file(to)
 
 
-def shown(found: R, table: Table, screen: Screen, to: Path | None) -> R:
-    """Figures, once their table was shown and, if asked for, they were kept in a file."""
+def shown(found: R, table: Table, screen: Screen, to: Path | None, panels: Sequence[Panel] = ()) -> R:
+    """Figures, once their table was shown and, if asked for, they were kept in a file, with a picture beside."""
     screen.show(table)
     if to is not None:
-        keep(to, found, screen)
+        keep(to, found, screen, panels)
     return found
 
 

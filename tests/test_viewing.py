@@ -210,6 +210,20 @@ def test_a_zero_on_an_axis_of_logarithms_is_no_reason_to_fail(tmp_path: Path) ->
     assert all(math.isfinite(bound) for axes in figure.axes for bound in axes.get_ylim())
 
 
+def test_a_long_title_of_one_of_many_images_is_broken() -> None:
+    long = "majority 1, max 9, top 1, multi 1, multi 5, multi 9"
+    figure = draw_glimpses([torch.rand(1, 12, 12)], Sensor(5, (1, 2)), looked(1, 2, 2), [long])
+    assert figure.axes[0].get_title() == "majority 1, max 9, top 1, multi 1,\nmulti 5, multi 9"
+
+
+def test_an_axis_of_logarithms_over_decades_names_no_two_values_at_one_place() -> None:
+    figure = draw_panels([Panel("", "", "", [("read", [1, 2], [0.07, 6.7])], log=True)])
+    axis = figure.axes[0].yaxis
+    low, high = figure.axes[0].get_ylim()
+    named = sorted(at for at in axis.get_minorticklocs() if low <= at <= high)
+    assert [round(at, 3) for at in named] == [0.2, 0.5, 2, 5]
+
+
 def test_shares_lie_one_on_top_of_the_other() -> None:
     panel = Panel("use", "x", "share", [("×1", [1, 2], [0.25, 0.5]), ("×3", [1, 2], [0.75, 0.5])], stacked=True)
     (axes, _) = draw_panels([panel]).axes

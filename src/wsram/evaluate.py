@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from wsram.models.pretrained import CALIBRATION, Network, from_pretrained, netwo
 from wsram.runs import DATA, SETTINGS, Run, load_state, read_json, read_text, write_whole
 from wsram.runtime import autocast, best_device
 from wsram.settings import from_json
+from wsram.tables import Panel
 from wsram.tasks import TASKS, Options, Task
 from wsram.terminal import Screen
 from wsram.viewing import draw_panels, save
@@ -151,13 +153,15 @@ def calibrate(trained: Trained) -> None:
     write_whole(trained.run.folder / CALIBRATION, json.dumps({"step": state["step"], "values": values}) + "\n")
 
 
-def keep(path: Path, record: Any, screen: Screen) -> None:
-    """Write figures to a JSON file and say so; `UserError` if that cannot be."""
+def keep(path: Path, record: Any, screen: Screen, panels: Sequence[Panel] = ()) -> None:
+    """Write figures to a JSON file, and a picture of curves beside it, and say so; `UserError` if that cannot be."""
     try:
         write_whole(path, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); name another file with --save") from error
     screen.say(f"Saved: {path}")
+    if panels:
+        screen.say(f"Picture: {save(draw_panels(panels), path.with_suffix('.png'), replace=True)}")
 
 
 def require_file(path: Path) -> None:

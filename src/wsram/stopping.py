@@ -21,7 +21,6 @@ from wsram.tables import Panel, Table
 from wsram.tasks.figures import stopping_curve
 from wsram.tasks.measuring import parts
 from wsram.terminal import Screen
-from wsram.viewing import draw_panels, save
 
 NEVER = 2.0
 """A probability that none reaches: all glimpses are taken."""
@@ -65,7 +64,6 @@ def stopping(trained: Trained, screen: Screen, *, test: bool = False, to: Path |
     if to is None and trained.run is not None:
         to = trained.run.folder / "stopping.json"
     if to is not None:
-        keep(to, found | {"provenance": provenance()}, screen)
         curves = {"by its probability": found["validation"], "learned": found["learned"]["validation"]}
         panels = [
             Panel(
@@ -82,7 +80,7 @@ def stopping(trained: Trained, screen: Screen, *, test: bool = False, to: Path |
                 ("knowing when it is wrong", "area under risk–coverage, %", "aurc"),
             )
         ]
-        screen.say(f"Picture: {save(draw_panels(panels), to.with_suffix('.png'), replace=True)}")
+        keep(to, found | {"provenance": provenance()}, screen, panels)
     return found
 
 

@@ -332,9 +332,9 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
             seen = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
             axis.legend(list(seen.values()), list(seen), fontsize=8)
         axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
-        if panel.log and any(y > 0 for _, _, ys in panel.curves for y in ys):  # zero has no place on such an axis
+        positive = [y for _, _, ys in panel.curves for y in ys if y > 0]  # zero has no place on an axis of logarithms
+        if panel.log and positive:
             axis.set_yscale("log")
-            positive = [y for _, _, ys in panel.curves for y in ys if y > 0]
             if max(positive) > 10 * min(positive):  # labels of all nine would lie on one another
                 axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
             for each in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):

@@ -46,3 +46,4 @@ def test_views_that_do_not_grow_are_refused(folder: Path, capsys: pytest.Capture
     for run, side in (("map", "410"), ("map", "5"), ("gaussian", "600")):
         said = refused(capsys, "canvases", str(folder / run), "--sides", side)
         assert f"does not become one of {side} pixels" in said
+    assert "got none" in refused(capsys, "canvases", str(folder / "map"), "--sides")

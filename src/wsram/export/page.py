@@ -84,9 +84,7 @@ def _require_known(network: AttentionClassifier) -> None:
     odd = sorted(network.arguments.keys() - KNOWN)
     if network.arguments["network"] not in NETWORKS:
         odd.append(f"pretrained {network.arguments['network']}")
-    taught = {"policy": "gaussian", "binding": "sum"}
-    if network.arguments["leak"]:
-        odd.append("leak")
+    taught = {"policy": "gaussian", "binding": "sum", "leak": 0.0}
     odd += [f"{name}, a {network.arguments[name]}" for name, kind in taught.items() if network.arguments[name] != kind]
     if len(network.arguments["widths"]) != 2:
         odd.append(f"{len(network.arguments['widths'])} convolutions")
