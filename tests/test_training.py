@@ -128,7 +128,7 @@ WITHOUT_EFFECT = {"source", "download", "evaluate_every", "patience", "variance_
     "scale_toll"
 }
 OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentConfig())}
-OF_LARGE_SCENES = {"canvas", "digits", "fresh", "noises", "order", "photos", "training_images"}
+OF_LARGE_SCENES = {"canvas", "digits", "elastic", "fresh", "noises", "order", "photos", "training_images"}
 # Where the odd value of a setting does not go with the others here, or needs company to matter.
 EFFECTS: dict[str, dict[str, Any]] = {
     "name": dict(name="wake-sleep-credit"),

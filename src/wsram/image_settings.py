@@ -73,6 +73,9 @@ class ImageData:
     """What covers the other on a megapixel scene."""
     fresh: bool = False
     """Put what is on a megapixel scene elsewhere in every epoch of training: endless images of the same digits."""
+    elastic: float = 0.0
+    """Roll a megapixel scene sideways and stretch its places smoothly in every epoch of training, by up to this share;
+    what lies above stays above, so that all answers stay."""
     photos: int = 12
     """Along each side of a mosaic, 224 pixels each."""
 
@@ -83,12 +86,14 @@ class ImageData:
             require_at_least(1, longest=self.longest)
         if not 0 <= self.empty < 1:
             raise UserError(f"the share of empty scenes is from 0 to below 1, got {self.empty}")
+        if not 0 <= self.elastic < 1:
+            raise UserError(f"places are stretched by a share from 0 to below 1, got --elastic {self.elastic}")
 
 
 ONE_DIGIT, MEGAPIXEL, MOSAICS, FILES = "scenes of one digit", "megapixel scenes", "mosaics", "images of one's own"
 MEANT_FOR = {
     **dict.fromkeys(("clutter_blend", "distortion", "empty"), (ONE_DIGIT,)),
-    **dict.fromkeys(("canvas", "digits", "noises", "order", "fresh"), (MEGAPIXEL,)),
+    **dict.fromkeys(("canvas", "digits", "noises", "order", "fresh", "elastic"), (MEGAPIXEL,)),
     **dict.fromkeys(("answer", "colour", "longest", "balance"), (FILES,)),
     "photos": (MOSAICS,),
     "training_images": (MEGAPIXEL, MOSAICS),

@@ -111,7 +111,7 @@ def test_the_same_settings_make_the_same_images_and_others_do_not() -> None:
 @pytest.mark.parametrize("order", ["digits-last", "noise-last"])
 def test_fresh_places_are_drawn_anew_for_every_epoch_and_answered_as_they_lie(order: str) -> None:
     still = some("megapixel-top", order=order, noises=30)
-    data = replace(still, fresh=7)
+    data = replace(still, fresh=True, seed=7)
     index = torch.arange(len(data))
     uniform = uniform_hash(7, 2, index, data._draws)
     elsewhere = data.placed(uniform)
@@ -133,6 +133,35 @@ def test_fresh_places_are_drawn_anew_for_every_epoch_and_answered_as_they_lie(or
     assert torch.equal(batches[2], still.images().view(20))  # as it is evaluated
 
 
+def test_stretched_places_are_others_in_every_epoch_and_every_answer_stays() -> None:
+    still = some("megapixel-all", noises=30)
+    data = replace(still, elastic=0.5, seed=7)
+    index = torch.arange(len(data))
+    stretched = data.stretched(uniform_hash(8, 2, index, 11))
+    assert torch.equal(stretched.images().view(20), data.batch(index, 2).images.view(20))  # type: ignore[union-attr]
+    assert torch.equal(data.batch(index, 2).answers, still.answers)
+    rows, before = stretched.corners[..., 0], still.corners[..., 0]
+    above = before.unsqueeze(1) < before.unsqueeze(2)
+    assert bool((rows.unsqueeze(1) <= rows.unsqueeze(2))[above].all())  # what lies above stays above, or level
+    assert int(stretched.corners.min()) >= 0 and int(stretched.corners.max()) <= 400 - 28
+    moved = (stretched.corners - still.corners).abs().float().mean((0, 1))
+    assert 5 < moved[0] < 60 and moved[1] > 60  # rows a little, columns anywhere
+    batches = [data.batch(index, epoch).images.view(20) for epoch in (0, 1, None)]  # type: ignore[union-attr]
+    assert not torch.equal(batches[0], batches[1])
+    assert torch.equal(batches[2], still.images().view(20))  # as it is evaluated
+
+
+def test_places_that_are_neither_rolled_nor_stretched_stay() -> None:
+    data = replace(some(), elastic=0.5)
+    middle = torch.cat([torch.full((len(data), 10), 0.5), torch.zeros(len(data), 1)], 1)
+    assert torch.equal(data.stretched(middle).corners, data.corners)
+
+
+def test_a_stretch_as_long_as_the_image_is_refused() -> None:
+    with pytest.raises(UserError, match="from 0 to below 1"):
+        ImageData(elastic=1.0)
+
+
 def test_digits_that_find_no_place_stay() -> None:
     data = some()
     assert torch.equal(data.placed(torch.full((len(data), data._draws), 0.5)).digits, data.digits)
@@ -145,9 +174,13 @@ def test_opened_it_is_parted_into_training_validation_and_test_images(tmp_path: 
     assert (len(splits.train), len(splits.validation)) == (27, 3)
     assert splits.train.spec.size == (500, 500) and splits.train.spec.answer == "class"
     fresh = open_data(replace(settings, fresh=True), 3)
-    assert isinstance(fresh.train, Megapixel) and fresh.train.fresh == 3
-    assert isinstance(fresh.validation, Megapixel) and fresh.validation.fresh is None
-    assert fresh.train.fingerprint() != splits.train.fingerprint()
+    assert isinstance(fresh.train, Megapixel) and fresh.train.fresh and fresh.train.seed == 3
+    assert isinstance(fresh.validation, Megapixel) and not fresh.validation.fresh
+    elastic = open_data(replace(settings, elastic=0.5), 3)
+    assert isinstance(elastic.train, Megapixel) and elastic.train.elastic == 0.5
+    assert isinstance(elastic.validation, Megapixel) and not elastic.validation.elastic
+    prints = [each.train.fingerprint() for each in (splits, fresh, elastic, open_data(settings, 3))]
+    assert len(set(prints)) == 3 and prints[0] == prints[3]
     test = splits.open_test()
     assert isinstance(test, Megapixel) and len(test) == 1000
     whole = make_megapixel(load_train(str(folder)), 30, task="megapixel-max", seed=1, canvas=500, noises=5)

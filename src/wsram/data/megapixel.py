@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wsram.data.dataset import Batch, Spec, Splits
@@ -42,6 +43,8 @@ TEST_IMAGES = 1000
 Part = TypeVar("Part", Tensor, np.ndarray)
 THROWS = 8
 """Throws of the digits of an image, of which the first counts that leaves them apart."""
+STRETCHES = 5
+"""Pieces of an axis, each stretched or pressed together by itself."""
 HELD_OUT = 0.1
 """Share of the training images held out for tuning, unless told otherwise."""
 
@@ -58,7 +61,9 @@ class Megapixel:
     task: one of `TASKS`.
     canvas: side of an image, in pixels.
     title: of the set.
-    fresh: the seed of where everything lies, drawn anew for every epoch; None leaves it where it is.
+    fresh: whether everything lies elsewhere in every epoch.
+    elastic: see `stretched`; 0 leaves everything where it is.
+    seed: of what is drawn anew for every epoch.
     """
 
     bank: Tensor
@@ -69,7 +74,9 @@ class Megapixel:
     task: str
     canvas: int
     title: str
-    fresh: int | None = None
+    fresh: bool = False
+    elastic: float = 0.0
+    seed: int = 0
 
     @property
     def digits(self) -> Tensor:
@@ -96,12 +103,15 @@ class Megapixel:
         return len(self.squares)
 
     def batch(self, index: Tensor, epoch: int | None = None) -> Batch:
-        """Images as a `Patchwork`, the same in every epoch unless places are fresh."""
+        """Images as a `Patchwork`, the same in every epoch unless places are fresh or stretched."""
         index = index.to(self.bank.device)
         here = self.select(index, self.title)
-        if self.fresh is not None and epoch is not None:
-            here = here.placed(uniform_hash(self.fresh, epoch, index, self._draws))
-        return Batch(here.images(), here.answers)
+        if self.fresh and epoch is not None:
+            here = here.placed(uniform_hash(self.seed, epoch, index, self._draws))
+        answers = here.answers  # before places are rounded, which may set two digits level
+        if self.elastic and epoch is not None:
+            here = here.stretched(uniform_hash(self.seed + 1, epoch, index, 2 * STRETCHES + 1))
+        return Batch(here.images(), answers)
 
     def images(self, index: Tensor | None = None) -> Patchwork:
         """The images numbered `index`; by default all of them."""
@@ -134,6 +144,27 @@ class Megapixel:
         scribbles = (of_scribbles.unflatten(1, (-1, 2)) * (self.canvas - 2 * size) + size).long()
         return replace(self, corners=torch.cat(_laid(digits, scribbles, self.order), 1))
 
+    def stretched(self, uniform: Tensor) -> Megapixel:
+        """The same with places rolled sideways and stretched smoothly along both axes, so that all answers stay.
+
+        What leaves at the right enters at the left, and what lies above stays above. Each of `STRETCHES` pieces of an
+        axis is stretched by a factor of 1 ± `elastic`, then all of them together to the length they had. Squares
+        are moved as they are; two that are near one another may come to overlap.
+
+        Args:
+            uniform: (images, 2 * STRETCHES + 1) in [0, 1).
+        """
+        last = self.canvas - self.bank.shape[-1]
+        rows, columns = self.corners.unbind(-1)
+        columns = (columns + (uniform[:, -1:] * (last + 1)).long()) % (last + 1)
+        lengths = 1 + self.elastic * (2 * uniform[:, :-1].unflatten(1, (2, STRETCHES)) - 1)
+        ends = F.pad(lengths.cumsum(-1), (1, 0)) / lengths.sum(-1, keepdim=True)
+        at = torch.stack([rows, columns], 1) * (STRETCHES / last)
+        piece = at.long().clamp(max=STRETCHES - 1)
+        low, high = ends.gather(-1, piece), ends.gather(-1, piece + 1)
+        moved = ((low + (at - piece) * (high - low)) * last).round().long()
+        return replace(self, corners=moved.transpose(1, 2))
+
     def select(self, index: Tensor, title: str) -> Megapixel:
         """The images numbered `index` as a set of its own."""
         chosen = {name: getattr(self, name)[index] for name in ("squares", "corners", "named")}
@@ -146,8 +177,8 @@ class Megapixel:
 
     def fingerprint(self) -> str:
         """Of everything that is drawn, and the answers."""
-        fresh = "" if self.fresh is None else f" fresh {self.fresh}"
-        whole = hashlib.sha256(f"{self.task} {self.canvas}{fresh}".encode())
+        changes = [f" fresh {self.seed}"] * self.fresh + [f" elastic {self.elastic} {self.seed}"] * (self.elastic > 0)
+        whole = hashlib.sha256(f"{self.task} {self.canvas}{''.join(changes)}".encode())
         for part in (self.bank, self.squares, self.corners, self.answers):
             whole.update(part.cpu().numpy().tobytes())
         return whole.hexdigest()[:16]
@@ -213,7 +244,7 @@ def open_megapixel(data: ImageData, seed: int) -> Splits:
 
     Args:
         data: the settings.
-        seed: of fresh places, if they are asked for.
+        seed: of places that are other ones in every epoch, if they are asked for.
     """
     held = max(1, round(HELD_OUT * data.training_images)) if data.validation is None else data.validation
     if not 1 <= held < data.training_images:
@@ -232,7 +263,7 @@ def open_megapixel(data: ImageData, seed: int) -> Splits:
     kept = len(whole) - held
     train = whole.select(torch.arange(kept), f"training images of {data.canvas} by {data.canvas} pixels")
     return Splits(
-        replace(train, fresh=seed if data.fresh else None),
+        replace(train, fresh=data.fresh, elastic=data.elastic, seed=seed),
         whole.select(torch.arange(kept, len(whole)), "validation images, held out of the training images"),
         lambda: make(load_test(data.source, download=data.download), TEST_IMAGES, 0, "test images"),
     )
