@@ -242,8 +242,10 @@ class MosaicTrain:
     """Optimizer steps."""
     batch: int = 32
     """Mosaics in an update."""
-    samples: int = 4
+    samples: int = 2
     """Glimpse sequences for each mosaic."""
+    glimpses: int = 16
+    """For each mosaic: fewer where there are fewer photos, so that there is something to choose."""
     seed: int = 0
     """Of the initial weights, the order of the mosaics and everything drawn."""
 
@@ -378,7 +380,7 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
 def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
     from experiments.mosaic_training import teach
 
-    names = ("photos", "start_from", "updates", "batch", "samples", "seed")
+    names = ("photos", "start_from", "updates", "batch", "samples", "glimpses", "seed")
     changes = {name: getattr(args, name) for name in names}
     changes |= {"view": 24 * args.photos, "evaluate_every": max(1, args.updates // 20)}
     teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes)

@@ -148,6 +148,7 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "glimpse_growth": dict(glimpse_growth=0.9),
     "map_stride": dict(map_stride=2),
     "map_toll": dict(map_toll=0.5),
+    "map_evidence": dict(map_evidence=True),
 }
 COMPANY: dict[str, dict[str, Any]] = {
     "clutter_blend": dict(scene="cluttered-60"),
@@ -155,6 +156,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "pathwise": dict(name="variational", proposal="policy"),
     "map_stride": dict(policy="map", network="conv"),
     "map_toll": dict(policy="map", network="conv"),
+    "map_evidence": dict(policy="map", network="conv"),
 }
 
 

@@ -34,8 +34,9 @@ class ClassifierConfig:
     """Interpolate glimpses between pixels, or take the nearest."""
     contrast: bool = False
     """Look at images as their difference from their background: light and the sign of contrast then do not matter."""
-    recurrence: Literal["relu", "gru", "lstm"] = "relu"
-    """Kind of both recurrent layers."""
+    recurrence: Literal["relu", "gru", "lstm", "evidence"] = "relu"
+    """Kind of both recurrent layers; or evidence, with which the lower one gathers what each glimpse says by itself, as
+    is best where one glimpse of many decides, and the upper one is relu."""
     network: str = "fc"
     """What reads glimpses and the view: fc (fully connected layers), conv (small convolutions), or, pretrained,
     efficientnet-lite0 or efficientnet-lite2, with :1 to :7 for the last stage that is used (by default 5)."""
@@ -60,6 +61,9 @@ class ClassifierConfig:
     """Pixels of the view along the side of a map's cell."""
     map_toll: float = 20.0
     """Nats that a map's cells lose at first once they were looked at, with those around them; learned."""
+    map_evidence: bool = False
+    """Teach a map's cells the answer by themselves: each gives evidence for every one, their smooth maximum is taught
+    the image's answer, and the map begins where there is most of it."""
     binding: Literal["sum", "product"] = "sum"
     """What is seen and where are added, or what is seen is weighed by where, too: which thing lies higher, say."""
     leak: float = 0.0

@@ -123,22 +123,27 @@ RECIPES: dict[str, Config] = {
         glimpse_growth=0.3,
         every_glimpse=0.3,
     ),
-    # One photo of many decides. What ImageNet taught reads glimpses and the view; the rest learns from the answers.
+    # One photo of many decides. What ImageNet taught reads glimpses and the view; the rest learns from the answers:
+    # what each glimpse, and each cell of the view, says by itself, for a thousand photos that decide are soon learned by
+    # heart by anything that remembers more.
     "mosaic": ClassificationConfig(
         data=ImageData("", scene="mosaic"),
         model=ClassifierConfig(
-            glimpses=8,
+            glimpses=16,
             patch=80,
             scales=(2,),
+            recurrence="evidence",
             network="efficientnet-lite0:7",
             widths=(32, 64),
+            lower_units=64,
             view=288,
             policy="map",
             map_stride=8,
-            dropout=0.2,
+            map_evidence=True,
+            dropout=0.5,
         ),
         estimator=EstimatorConfig("wake-sleep-credit", "policy", samples=2),
-        schedule=ScheduleConfig(updates=2000, batch=16, learning_rate=2e-3, weight_decay=0.01, evaluate_every=500),
+        schedule=ScheduleConfig(updates=2000, batch=16, learning_rate=2e-3, weight_decay=0.1, evaluate_every=500),
         every_glimpse=0.3,
     ),
     # Reweighted wake-sleep with the inference network that reads the caption.

@@ -38,6 +38,23 @@ def test_a_relu_recurrence_begins_by_adding_up_what_it_is_given() -> None:
     torch.testing.assert_close(layer(inputs, state), (state + alone.mT).relu())
 
 
+def test_evidence_is_gathered_in_any_order_and_one_input_is_enough() -> None:
+    layer = Recurrence("evidence", 3, 4).double()
+    inputs = torch.randn(5, 2, 3, dtype=torch.float64)
+    after = torch.zeros(2, 4, dtype=torch.float64)
+    backwards = torch.zeros_like(after)
+    for n in range(5):
+        after, backwards = layer(inputs[n], after), layer(inputs[4 - n], backwards)
+    said = inputs @ layer.unit.weight.mT + layer.unit.bias
+    torch.testing.assert_close(after, (1 + said.exp().sum(0)).log())
+    torch.testing.assert_close(after, backwards)
+    assert layer.told(after, 5) is after  # however many there were
+    with torch.no_grad():
+        layer.unit.weight.mul_(100)
+    loud = layer(inputs[0], after)
+    torch.testing.assert_close(loud, torch.maximum(after, layer.unit(inputs[0])), atol=0.7, rtol=0)
+
+
 def test_convolutions_have_the_widths_asked_for() -> None:
     glimpse = GlimpseNetwork("conv", channels=2, side=9, scales=3, features=7, widths=(3, 5))
     view = ViewNetwork("conv", channels=2, side=11, features=7, widths=(3, 5))

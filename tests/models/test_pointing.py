@@ -12,8 +12,9 @@ from tests.models.networks import CLASSES, classifier, following
 from wsram.errors import UserError
 from wsram.estimators import ESTIMATORS
 from wsram.glimpse.actions import Action
-from wsram.glimpse.policies import MapDistribution, cell_of
+from wsram.glimpse.policies import MapDistribution, cell_of, contrast_of
 from wsram.models.classifier import AttentionClassifier
+from wsram.models.layers import MapNetwork
 
 SETTINGS: dict[str, Any] = {"policy": "map", "view": 12, "map_stride": 2, "network": "conv", "glimpses": 3}
 
@@ -66,6 +67,47 @@ def test_a_fresh_network_points_where_the_contrast_is() -> None:
     looked = model.predict(scene)
     column, row = ((looked.action.location[0, 0] + 1) / 2 * 35).tolist()
     assert 23 < row < 31 and 5 < column < 13
+
+
+def test_cells_that_give_evidence_are_taught_the_answer_and_the_map_begins_at_them() -> None:
+    model = pointer(map_evidence=True, inference=False)
+    rollout = model(images(), ANSWERS, samples=2, generator=torch.Generator().manual_seed(0))
+    seeing = model.prediction.view_network
+    assert isinstance(seeing, MapNetwork) and rollout.log_p_y_view is not None
+    cells = seeing(torch.nn.functional.adaptive_avg_pool2d(images(), 12))
+    assert cells.evidence is not None and cells.evidence.shape == (4, 36, CLASSES)
+    pooled = cells.evidence.exp().mean(1).log()
+    torch.testing.assert_close(rollout.log_p_y_view, pooled.log_softmax(-1)[torch.arange(4), ANSWERS])
+    said = cells.evidence.logsumexp(-1)
+    contrast = seeing.trust * contrast_of(torch.nn.functional.adaptive_avg_pool2d(images(), 12), 2)[0]
+    torch.testing.assert_close(cells.prior, contrast + said - said.mean(-1, keepdim=True))
+    rollout.log_p_y_view.sum().backward()
+    assert seeing.evidence is not None
+    reached = [p.grad is not None and bool((p.grad != 0).any()) for p in seeing.evidence.parameters()]
+    assert all(reached)
+    assert all(p.grad is None for p in model.prediction.head.parameters())  # no answer is read from the view
+
+
+def test_labels_are_asked_of_cells_one_by_one() -> None:
+    model = pointer(map_evidence=True, inference=False, answer="labels", calibration=None)
+    answers = torch.randint(2, (4, CLASSES), generator=torch.Generator().manual_seed(2)).double()
+    rollout = model(images(), answers, samples=2, generator=torch.Generator().manual_seed(0))
+    cells = rollout.policy.cells
+    assert isinstance(rollout.policy, MapDistribution) and cells is not None and cells.scores is not None
+    odds = cells.scores.sigmoid()
+    expected = torch.where(answers > 0, odds, 1 - odds).log().sum(-1)
+    torch.testing.assert_close(rollout.log_p_y_view, expected)
+
+
+def test_a_map_without_evidence_says_nothing_of_the_answer() -> None:
+    rollout = pointer()(images(), ANSWERS, samples=2, generator=torch.Generator().manual_seed(0))
+    assert rollout.log_p_y_view is None
+
+
+@pytest.mark.parametrize("changes", [dict(policy="gaussian"), dict(answer="number", names=("age",), unit=(0.0, 1.0))])
+def test_evidence_of_no_map_or_for_a_number_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="cells of a map give evidence"):
+        pointer(map_evidence=True, **changes)
 
 
 def test_a_fresh_inference_network_proposes_what_the_policy_does() -> None:

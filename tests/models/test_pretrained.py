@@ -137,6 +137,7 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
             "policy",
             "map_stride",
             "map_toll",
+            "map_evidence",
         ):  # which have tests of their own
             assert network.arguments[name] != parameter.default  # the test can see that it survives
     folders = [tmp_path / "first", tmp_path / "second"]
@@ -157,7 +158,7 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
         dict(answer="class", calibration=(2.5,)),
         dict(answer="number", names=("größe",), unit=(40.0, 0.1), calibration=None),
         dict(longest=None, calibration=None),
-        dict(policy="map", map_stride=3, map_toll=5.0, aim="middle"),
+        dict(policy="map", map_stride=3, map_toll=5.0, map_evidence=True, recurrence="evidence", aim="middle"),
     ],
     ids=str,
 )
@@ -421,7 +422,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a word for a number or nothing": (dict(longest="far"), ("longest", "'far'")),
     "one bound": (dict(std_range=[0.1]), ("not enough values",)),
     "no scale": (dict(scales=[]), ("scales",)),
-    "an unknown recurrence": (dict(recurrence="elman"), ("'elman'", "relu, gru, lstm")),
+    "an unknown recurrence": (dict(recurrence="elman"), ("'elman'", "relu, gru, lstm, evidence")),
     "an unknown answer": (dict(answer="essay"), ("'essay'",)),
     "no number": (dict(std_range=[float("nan"), 1.0]), ("NaN",)),
     "endless": (dict(std_range=[0.1, float("inf")]), ("Infinity",)),

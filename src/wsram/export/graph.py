@@ -154,9 +154,8 @@ class Looking(nn.Module):
         count, units = (self.prediction.view // network.stride) ** 2, network.key.out_features
         sizes = [units * count, count, 2 * count, count]
         upper, keys, prior, offset, visited = upper.split([upper.shape[-1] - sum(sizes), *sizes], -1)
-        cells = Cells(
-            keys.unflatten(-1, (count, units)), prior, offset.unflatten(-1, (count, 2)), network.toll, upper, visited
-        )
+        keys, offset = keys.unflatten(-1, (count, units)), offset.unflatten(-1, (count, 2))
+        cells = Cells(keys, prior, offset, network.toll, upper, visited=visited)
         return Memory(upper, lower, cells)
 
     def answer(self, r1: Tensor) -> tuple[Tensor, ...]:
@@ -229,7 +228,11 @@ class Look(nn.Module):
             sums.append(prediction.lower.output(state.lower))
         location, scale = (torch.stack(each, 1) for each in zip(*actions, strict=True))
         numbers = torch.arange(1, len(sums) + 1, device=location.device).unsqueeze(-1)
-        return *looking.answer(torch.stack(sums, 1) / numbers), location, looking.factor(Action(location, scale))
+        return (
+            *looking.answer(prediction.lower.told(torch.stack(sums, 1), numbers)),
+            location,
+            looking.factor(Action(location, scale)),
+        )
 
 
 class Start(nn.Module):
@@ -282,5 +285,5 @@ class Step(nn.Module):
         looking, prediction = self.looking, self.looking.prediction
         canvas, drawn = looking.canvas(looking.seen(images)), noise_of(location_noise, scale_noise)
         action, state = looking.glimpse(canvas, looking.heard(upper, lower), drawn)
-        answers = looking.answer(prediction.lower.output(state.lower) / number)
+        answers = looking.answer(prediction.lower.told(prediction.lower.output(state.lower), number))
         return *answers, action.location, looking.factor(action), *looking.told(looking.turn(state))

@@ -39,7 +39,8 @@ KNOWN = {
         "freeze",
     ),
     *("widths", "lower_units", "upper_units", "view", "std_range", "unit", "longest", "calibration", "inference"),
-    *("precision", "aim", "policy", "map_stride", "map_toll", "binding", "leak", "warp", "dropout", "scale_toll"),
+    *("precision", "aim", "policy", "map_stride", "map_toll", "map_evidence", "binding", "leak", "warp", "dropout"),
+    "scale_toll",
 }
 """Arguments of a network that the page heeds, or that do not matter to it."""
 SIDE = 100
@@ -84,6 +85,8 @@ def _require_known(network: AttentionClassifier) -> None:
     odd = sorted(network.arguments.keys() - KNOWN)
     if network.arguments["network"] not in NETWORKS:
         odd.append(f"pretrained {network.arguments['network']}")
+    if network.arguments["recurrence"] == "evidence":
+        odd.append("recurrence, one of evidence")
     taught = {"policy": "gaussian", "binding": "sum", "leak": 0.0}
     odd += [f"{name}, a {network.arguments[name]}" for name, kind in taught.items() if network.arguments[name] != kind]
     if len(network.arguments["widths"]) != 2:

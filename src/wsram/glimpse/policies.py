@@ -190,11 +190,14 @@ nats away from all others, which then are never tried, and pays any toll to look
 class Cells:
     """What a policy can point at in a batch of images, and what of it was already looked at.
 
+    Evidence is for the training of the map alone, see `scores`; glimpses and what comes of them do without.
+
     keys: (batch, cells, units) what a query is compared with.
     prior: (batch, cells) logits before any query.
     offset: (batch, cells, 2) see `MapDistribution`.
     toll: () nats that cells lose once they have been looked at, and those around them.
     features: (batch, features) of the whole view.
+    evidence: (batch, cells, answers) what each cell says for every answer, of a map that is taught so; else None.
     visited: (..., batch, cells) 1 where an earlier glimpse was in the cell or beside it, else 0; None before the first.
     """
 
@@ -203,6 +206,7 @@ class Cells:
     offset: Tensor
     toll: Tensor
     features: Tensor
+    evidence: Tensor | None = None
     visited: Tensor | None = None
 
     def policy(self, raw: Tensor) -> MapDistribution:
@@ -215,6 +219,13 @@ class Cells:
         if self.visited is not None:
             logits = logits - self.toll * self.visited
         return MapDistribution(logits, raw[..., units:], self.offset, cells=self)
+
+    @property
+    def scores(self) -> Tensor | None:
+        """What all cells say together, (batch, answers): the logarithm of the mean of their evidence's exponentials."""
+        if self.evidence is None:
+            return None
+        return torch.logsumexp(self.evidence, -2) - math.log(self.evidence.shape[-2])
 
     def after(self, location: Tensor) -> Cells:
         """The same once glimpses were taken at `location` (..., batch, 2): their cells and those around are visited."""
@@ -229,12 +240,13 @@ class Cells:
     def select(self, index: Tensor) -> Cells:
         """Of the images numbered `index` (images,) int64."""
         parts = {name: getattr(self, name)[index] for name in ("keys", "prior", "offset", "features")}
-        return replace(self, visited=None if self.visited is None else self.visited[..., index, :], **parts)
+        visited = None if self.visited is None else self.visited[..., index, :]
+        return replace(self, evidence=None, visited=visited, **parts)
 
     def detach(self) -> Cells:
         """The same numbers without a gradient."""
         parts = {name: getattr(self, name).detach() for name in ("keys", "prior", "toll", "features")}
-        return replace(self, **parts)
+        return replace(self, evidence=None, **parts)
 
 
 def cell_of(location: Tensor, side: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wsram.errors import UserError
 from wsram.glimpse.actions import Action, GlimpseDistribution
-from wsram.glimpse.policies import Policy
+from wsram.glimpse.policies import MapDistribution, Policy
 from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
@@ -65,7 +65,8 @@ class AttentionClassifier(nn.Module):
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor, contrast: see `Sensor`.
         recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
-        aim, policy, map_stride, map_toll, binding, leak, warp, dropout, scale_toll: see `PredictionNetwork`.
+        aim, policy, map_stride, map_toll, map_evidence: see `PredictionNetwork`.
+        binding, leak, warp, dropout, scale_toll: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
         calibration: what `calibrate` takes.
@@ -111,6 +112,7 @@ class AttentionClassifier(nn.Module):
         policy: str = "gaussian",
         map_stride: int = 1,
         map_toll: float = 20.0,
+        map_evidence: bool = False,
         binding: str = "sum",
         leak: float = 0.0,
         warp: float = 0.0,
@@ -141,6 +143,7 @@ class AttentionClassifier(nn.Module):
             policy=policy,
             map_stride=map_stride,
             map_toll=map_toll,
+            map_evidence=map_evidence,
             binding=binding,
             leak=leak,
             warp=warp,
@@ -248,6 +251,8 @@ class AttentionClassifier(nn.Module):
         log_p_a = log_p_location + log_p_scales
         log_q_a = torch.stack(log_q, -1)
         log_proposal = proposer.density(log_p_a, log_q_a)
+        scores = policy.cells.scores if isinstance(policy, MapDistribution) and policy.cells is not None else None
+        from_view = None if scores is None else self.head.log_prob(self.head.outputs(scores).unsqueeze(-2), answers)
         return Rollout(
             log_p_y=after.diff(dim=-1, prepend=torch.zeros_like(after[..., :1])),
             log_p_a=log_p_a,
@@ -256,6 +261,7 @@ class AttentionClassifier(nn.Module):
             policy=policy,
             log_proposal=log_proposal,
             mean_log_p_a=proposer.mean(torch.stack(means, -1), log_p_a, log_proposal) if centred else None,
+            log_p_y_view=None if from_view is None else from_view.squeeze(-1),
             log_q_dreams=self.dream(pyramid, dreams, generator, glimpses, sum_scale) if dreams else None,
         )
 

@@ -28,6 +28,9 @@ class Head(Protocol):
     def __call__(self, state: Tensor) -> Tensor:
         """The outputs (..., outputs) of states (..., features)."""
 
+    def outputs(self, scores: Tensor) -> Tensor:
+        """The outputs that raw scores (..., outputs) come to."""
+
     def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:
         """log p(answer) (..., batch, steps), nats, of outputs (..., batch, steps, outputs)."""
 
@@ -64,7 +67,11 @@ class ClassHead(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """log p(class) (..., classes), at least float32, at the temperature that validation asked for."""
-        scores = at_least_float32(self.read(state))
+        return self.outputs(self.read(state))
+
+    def outputs(self, scores: Tensor) -> Tensor:
+        """log p(class) of logits (..., classes)."""
+        scores = at_least_float32(scores)
         return F.log_softmax(scores if self.temperature == 1.0 else scores / self.temperature, -1)
 
     def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:
@@ -111,7 +118,11 @@ class LabelsHead(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """Log-odds (..., labels) of each label, at least float32."""
-        return at_least_float32(self.read(state))
+        return self.outputs(self.read(state))
+
+    def outputs(self, scores: Tensor) -> Tensor:
+        """Log-odds are the scores."""
+        return at_least_float32(scores)
 
     def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:
         """log p of the labels (batch, labels), 1 for present and 0 for absent: (..., batch, steps)."""
@@ -163,7 +174,11 @@ class NumberHead(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """(..., 2) mean and log standard deviation, which is kept between e⁻⁵ and e³."""
-        mean, log_std = at_least_float32(self.read(state)).unbind(-1)
+        return self.outputs(self.read(state))
+
+    def outputs(self, scores: Tensor) -> Tensor:
+        """Mean and log standard deviation (..., 2) within bounds."""
+        mean, log_std = at_least_float32(scores).unbind(-1)
         return torch.stack([mean, log_std.clamp(-5.0, 3.0)], -1)
 
     def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:

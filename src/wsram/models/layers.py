@@ -15,7 +15,7 @@ from wsram.glimpse.actions import Action, at_least_float32
 from wsram.glimpse.policies import Cells, contrast_of
 from wsram.models.trunk import ALWAYS_FROZEN, TRUNKS, Trunk, is_trunk
 
-RECURRENCES = ("relu", "gru", "lstm")
+RECURRENCES = ("relu", "gru", "lstm", "evidence")
 NETWORKS = ("fc", "conv")
 BINDINGS = ("sum", "product")
 VIEW_STAGE = 3
@@ -23,7 +23,11 @@ VIEW_STAGE = 3
 
 
 class Recurrence(nn.Module):
-    """One recurrent layer over any leading axes: ReLU (the paper's), GRU or LSTM.
+    """One recurrent layer over any leading axes: ReLU (the paper's), GRU, LSTM, or evidence.
+
+    "evidence" gathers what is given, each number by itself and in any order: a state is the logarithm of one plus the
+    sum of the exponentials of what every input says alone. One input that says much is enough, whatever the others are
+    (the smooth maximum of multiple-instance learning: Ramon & De Raedt 2000), and there is less to learn by heart.
 
     The state is one tensor (..., size * `width`); its first `size` features are the layer's output.
     """
@@ -35,9 +39,11 @@ class Recurrence(nn.Module):
         self.size = size
         self.kind = kind
         if kind == "relu":
-            self.unit: nn.RNNCell | nn.GRUCell | nn.LSTMCell = nn.RNNCell(inputs, size, nonlinearity="relu")
+            self.unit: nn.RNNCell | nn.GRUCell | nn.LSTMCell | nn.Linear = nn.RNNCell(inputs, size, nonlinearity="relu")
             # The identity keeps what earlier glimpses saw without the gradient exploding (Le, Jaitly & Hinton 2015).
             nn.init.eye_(self.unit.weight_hh)
+        elif kind == "evidence":
+            self.unit = nn.Linear(inputs, size)
         else:
             self.unit = nn.GRUCell(inputs, size) if kind == "gru" else nn.LSTMCell(inputs, size)
 
@@ -49,8 +55,18 @@ class Recurrence(nn.Module):
         """The layer's output (..., size)."""
         return state if state.shape[-1] == self.size else state[..., : self.size]
 
+    def told(self, output: Tensor, count: int | Tensor) -> Tensor:
+        """What is read of outputs (..., size) after so many inputs.
+
+        They begin as a sum of the inputs; the mean speaks as loudly after one as after many. Evidence stays what it is.
+        """
+        return output if self.kind == "evidence" else output / count
+
     def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
         """The next state, of the leading axes of `inputs` (..., inputs) and `state`, which must agree."""
+        if isinstance(self.unit, nn.Linear):
+            said = at_least_float32(self.unit(inputs))
+            return torch.logaddexp(at_least_float32(state), said).to(self.unit.weight.dtype)
         if inputs.ndim == 2 and not isinstance(self.unit, nn.LSTMCell):
             return self.unit(inputs, state)
         lead = inputs.shape[:-1]
@@ -233,6 +249,7 @@ class MapNetwork(nn.Module):
         units: of a cell's key.
         widths: channels of the two convolutions are the first of these.
         toll: nats that cells lose at first once they were looked at; learned.
+        answers: numbers of evidence that each cell gives, see `Cells`; 0 for none.
         freeze: whether a pretrained network stays as it is.
     """
 
@@ -248,6 +265,7 @@ class MapNetwork(nn.Module):
         widths: Sequence[int],
         toll: float,
         freeze: bool = True,
+        answers: int = 0,
     ) -> None:
         super().__init__()
         if stride < 1 or side % stride or side < stride:
@@ -272,6 +290,7 @@ class MapNetwork(nn.Module):
         self.key = nn.Linear(second, units)
         self.trust = nn.Parameter(torch.ones(()))
         self.toll = nn.Parameter(torch.tensor(float(toll)))
+        self.evidence = nn.Linear(second, answers) if answers else None
 
     def forward(self, view: Tensor) -> Cells:
         """The cells of views (batch, channels, side, side)."""
@@ -285,4 +304,10 @@ class MapNetwork(nn.Module):
         """The cells of views with these features, and contrast and offsets as `contrast_of` gives them."""
         seen = self.layers[2:](features).flatten(-2).mT
         whole = F.relu(self.read(seen.mean(-2)))
-        return Cells(self.key(seen), at_least_float32(self.trust * contrast), offset, self.toll, whole)
+        prior = at_least_float32(self.trust * contrast)
+        evidence = None
+        if self.evidence is not None:
+            evidence = at_least_float32(self.evidence(seen))
+            said = torch.logsumexp(evidence, -1)
+            prior = prior + said - said.mean(-1, keepdim=True)
+        return Cells(self.key(seen), prior, offset, self.toll, whole, evidence)

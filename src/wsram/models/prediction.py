@@ -117,6 +117,7 @@ class PredictionNetwork(nn.Module):
             the "contrast" in its view, as far as that is trusted, which is learned too.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll: of the map, see `MapNetwork`.
+        map_evidence: whether each cell gives evidence for every answer: the map begins where there is most of it.
         binding, leak, warp, dropout: see `GlimpseNetwork`.
         scale_toll: nats that a scale loses at the policy's modes for each glimpse of the sequence that had it already.
 
@@ -145,6 +146,7 @@ class PredictionNetwork(nn.Module):
         policy: str = "gaussian",
         map_stride: int = 1,
         map_toll: float = 20.0,
+        map_evidence: bool = False,
         binding: str = "sum",
         leak: float = 0.0,
         warp: float = 0.0,
@@ -187,19 +189,27 @@ class PredictionNetwork(nn.Module):
         self.handed_on = 2 * (self.trust is not None) + scales * (scale_toll > 0)
         if policy not in POLICIES:
             raise UserError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
+        if map_evidence and (policy != "map" or answer == "number"):
+            raise UserError(
+                "cells of a map give evidence, and for one of several answers, not for a number; use --policy map with "
+                "classes or labels, or --no-map-evidence"
+            )
         self.view_network: ViewNetwork | MapNetwork
         if policy == "map":
             pointing: dict[str, Any] = {"stride": map_stride, "units": KEY_UNITS, "toll": map_toll}
+            pointing["answers"] = len(names) if map_evidence else 0
             self.view_network = MapNetwork(network, side=view, features=upper_units, **pointing, **reading)
         else:
             self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
-        self.upper = Recurrence(recurrence, lower_units, upper_units)
+        # What was found says where to look next; where to look next is no evidence.
+        self.upper = Recurrence("relu" if recurrence == "evidence" else recurrence, lower_units, upper_units)
         self.policy_head = nn.Linear(upper_units, (KEY_UNITS if policy == "map" else 4) + scales)
         with torch.no_grad():
             # At first r1 does not move r2, so every glimpse of an image is drawn around the same place. Random weights
             # would send later glimpses to some corner, all of them black, where no signal brings them back.
-            for weights in (self.upper.unit.weight_ih, self.upper.unit.bias_ih, self.upper.unit.bias_hh):
-                weights.zero_()
+            for name, weights in self.upper.unit.named_parameters():
+                if name != "weight_hh":
+                    weights.zero_()
             self.policy_head.weight.mul_(0.1)
             self.policy_head.bias.zero_()
             if self.trust is not None:
@@ -372,8 +382,7 @@ class PredictionNetwork(nn.Module):
             upper = upper.expand(*action.scale.shape, -1)
         upper = self.remember(upper, action)
         lower = self.lower(features, lower.expand(*features.shape[:-1], -1))
-        # r1 begins as a sum over glimpses; their mean speaks as loudly after one glimpse as after many.
-        return Memory(upper, lower, cells), policy, action, self.lower.output(lower) / (n + 1)
+        return Memory(upper, lower, cells), policy, action, self.lower.told(self.lower.output(lower), n + 1)
 
     def _at_every_scale(self, action: Action) -> Action:
         """(scales, ...) the same place at each scale."""

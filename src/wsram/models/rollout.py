@@ -28,6 +28,8 @@ class Rollout(Generic[A, P]):
         defensive mixture of both networks. No gradient.
     mean_log_p_a: (samples, batch, steps) log p(a_n | a_1..n-1, I) on average over what could have been action n,
         if an estimator wants to know. Its gradient is what is meant: θ, the mean of the policy's score.
+    log_p_y_view: (batch,) log p(y | view), if the view gives evidence of its own; no answer is read from it.
+        Gradient: θ.
     log_q_dreams: (dreams, batch, steps) log-probability under the inference network of what the model dreamt, if it
         did. Gradient: η.
     """
@@ -39,4 +41,5 @@ class Rollout(Generic[A, P]):
     policy: P
     log_proposal: Tensor | None = None
     mean_log_p_a: Tensor | None = None
+    log_p_y_view: Tensor | None = None
     log_q_dreams: Tensor | None = None

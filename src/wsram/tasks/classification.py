@@ -147,8 +147,10 @@ class Classification:
         )
 
     def additions(self, config: ClassificationConfig, rollout: GlimpseRollout, fade: float) -> Tensor | float:
-        """Entropy bonuses and coverage penalty; and the label after every glimpse."""
+        """Entropy bonuses and coverage penalty; the label after every glimpse; and what the view says of it."""
         terms = fade * exploration_terms(config.exploration, rollout.policy)
+        if rollout.log_p_y_view is not None:
+            terms = terms - rollout.log_p_y_view.mean()
         return terms + config.every_glimpse * early_loss(rollout.log_p_y) if config.every_glimpse else terms
 
     def measures(self, rollout: GlimpseRollout) -> dict[str, Tensor]:
