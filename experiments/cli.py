@@ -250,6 +250,20 @@ class MosaicTrain:
     """Of the initial weights, the order of the mosaics and everything drawn."""
 
 
+@dataclass(frozen=True)
+class ModulesRun:
+    """Teach networks which modules of solar cells are defective, beside every cell, random ones and the whole."""
+
+    modules: tuple[int, ...] = (50, 200, 1000)
+    """Training modules, for each number a network of its own."""
+    to: Path = Path("runs/modules")
+    """Folder of the networks."""
+    test: bool = False
+    """Measure on the test modules; by default on those of validation."""
+    save: Path | None = None
+    """JSON file to keep the figures in."""
+
+
 def _mnist(args: Mnist, screen: Screen) -> None:
     from experiments import mnist
 
@@ -386,6 +400,12 @@ def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
     teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes)
 
 
+def _modules(args: ModulesRun, screen: Screen) -> None:
+    from experiments.modules import modules
+
+    modules(screen, args.to, counts=args.modules, test=args.test, to=args.save)
+
+
 COMMANDS: Commands = {
     "mnist": (Mnist, _mnist),
     "flickr8k": (Flickr8k, _flickr8k),
@@ -398,6 +418,7 @@ COMMANDS: Commands = {
     "canvases": (Canvases, _canvases),
     "mosaic": (MosaicRun, _mosaic),
     "mosaic-train": (MosaicTrain, _mosaic_train),
+    "modules": (ModulesRun, _modules),
     "sizes": (Sizes, _sizes),
     "exported": (Exported, _exported),
     "served": (Served, _served),

@@ -1,10 +1,13 @@
-"""What looking at an image costs by itself: time, and multiply-adds."""
+"""What looking at an image costs by itself: time, multiply-adds, and memory."""
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -26,6 +29,32 @@ def cost(calls: Sequence[Callable[[], object]]) -> dict[str, float]:
 def cost_of_images(answer: Callable[[Any], object], dataset: Dataset, most: int) -> dict[str, float]:
     """The same of answers about a data set's first images, each by itself, and so many at most."""
     return cost([partial(answer, dataset.batch(torch.tensor([n])).images) for n in range(min(most, len(dataset)))])
+
+
+def most_memory(call: Callable[[], object]) -> float:
+    """MiB that a call takes at the most beyond what the process held before it, measured in a copy of the process."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def measure() -> None:
+        torch.set_num_threads(1)
+        before = held()
+        with torch.inference_mode():
+            call()
+        theirs.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20)
+
+    process = context.Process(target=measure)
+    process.start()
+    theirs.close()
+    found = float(ours.recv())
+    process.join()
+    return max(found, 0.0)
+
+
+def held() -> int:
+    """Bytes that this process holds."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * resource.getpagesize()
 
 
 def _seconds(call: Callable[[], object]) -> float:

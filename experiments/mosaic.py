@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from experiments.costs import cost, cost_of_images
 from experiments.megapixel import overlap
 from experiments.pages import require_writable, shown
+from experiments.tiled import Tiled
 from wsram.data.mosaic import Mosaics
 from wsram.errors import UserError
 from wsram.evaluate import Trained, open_trained
@@ -76,11 +77,11 @@ def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Pat
 
     def headed(tiles: int) -> dict[str, Any]:
         """Figures of a head on so many photos of each mosaic."""
-        head = _trained_head(train, features[id(train)], tiles)
+        head = trained_head(train, features[id(train)], tiles, replace(train, along=min(SMALLER, train.along)))
         few = dataset.photos.pixels[:tiles]
         return {
-            "error": _error(head, dataset, features[id(dataset)], tiles),
-            "validation_error": _error(head, validation, features[id(validation)], tiles),
+            "error": error_of(head, dataset, features[id(dataset)], tiles),
+            "validation_error": error_of(head, validation, features[id(validation)], tiles),
             **cost([lambda: encode(few)] * 3),
         }
 
@@ -153,7 +154,7 @@ def _looked(trained: Trained, network: AttentionClassifier, dataset: Mosaics) ->
 
 
 def encoder_of(network: AttentionClassifier) -> Callable[[Tensor], Tensor]:
-    """From photos (photos, 3, side, side) uint8 to features (photos, features), as the network's glimpses are read."""
+    """From photos (photos, channels, side, side) uint8 to features (photos, features), as glimpses are read."""
     trunk = next((each for each in network.prediction.glimpse_network.modules() if isinstance(each, Trunk)), None)
     if trunk is None:
         raise UserError("the network reads glimpses with nothing pretrained; name one that does")
@@ -173,42 +174,48 @@ def encoder_of(network: AttentionClassifier) -> Callable[[Tensor], Tensor]:
     return encode
 
 
-class _Head(nn.Module):
-    """What the features of a mosaic's photos come to."""
+class Head(nn.Module):
+    """What the features of an image's tiles come to."""
 
-    def __init__(self, like: Tensor, scenes: int) -> None:
+    def __init__(self, like: Tensor, answers: int) -> None:
         super().__init__()
         self.mean, self.spread = like.mean(0), like.std(0) + 1e-5
-        layers = nn.Dropout(DROPOUT), nn.Linear(like.shape[1], UNITS), nn.ReLU(), nn.Linear(UNITS, scenes)
+        layers = nn.Dropout(DROPOUT), nn.Linear(like.shape[1], UNITS), nn.ReLU(), nn.Linear(UNITS, answers)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor, places: Tensor) -> Tensor:
-        """Logits (mosaics, scenes) of photos (mosaics, count) int64, numbers of `features` (photos, features)."""
+        """Logits (images, answers) of tiles (images, count) int64, numbers of `features` (tiles, features)."""
         used, which = places.unique(return_inverse=True)
         evidence = self.layers((features[used] - self.mean) / self.spread)[which]
         return torch.logsumexp(evidence, 1)
 
 
-def _places(dataset: Mosaics, numbers: range, tiles: int, epoch: int | None) -> tuple[Tensor, Tensor]:
-    """Photos (mosaics, tiles) of mosaics, all or some at random, and answers (mosaics,)."""
+def _places(dataset: Tiled, numbers: range, tiles: int, epoch: int | None) -> tuple[Tensor, Tensor]:
+    """Tiles (images, tiles) of images, all or some at random, and answers (images,)."""
     drawn = [dataset.draw(n, epoch) for n in numbers]
     places = torch.stack([each.places.flatten() for each in drawn])
     generator = torch.Generator().manual_seed(numbers.start + (0 if epoch is None else 1))
-    some = torch.rand(places.shape, generator=generator).topk(tiles, -1).indices
+    some = torch.rand(places.shape, generator=generator).topk(min(tiles, places.shape[1]), -1).indices
     return places.gather(1, some), torch.tensor([each.answer for each in drawn])
 
 
-def _trained_head(train: Mosaics, features: Tensor, tiles: int) -> _Head:
-    """A head that learned from training mosaics, other ones in every update, smaller ones first."""
+def trained_head(train: Tiled, features: Tensor, tiles: int, first: Tiled | None = None) -> Head:
+    """A head that learned from training images, the next ones in every update.
+
+    Args:
+        train: the images.
+        features: (tiles, features) of their tiles.
+        tiles: of an image, how many it is told: all, or so many at random.
+        first: what the first half of the updates is of, if it is something else of the same tiles.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = _Head(features, len(train.spec.names))
+        head = Head(features, len(train.spec.names))
         optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.1)
-        smaller = replace(train, along=min(SMALLER, train.along))
         for step in range(STEPS):
-            of = smaller if step < STEPS // 2 else train
-            places, answers = _places(of, range(step * BATCH, (step + 1) * BATCH), min(tiles, of.along**2), 0)
+            of = train if first is None or step >= STEPS // 2 else first
+            places, answers = _places(of, range(step * BATCH, (step + 1) * BATCH), tiles, 0)
             optimizer.zero_grad()
             F.cross_entropy(head(features, places), answers).backward()
             optimizer.step()
@@ -217,6 +224,7 @@ def _trained_head(train: Mosaics, features: Tensor, tiles: int) -> _Head:
 
 
 @torch.no_grad()
-def _error(head: _Head, dataset: Mosaics, features: Tensor, tiles: int) -> float:
+def error_of(head: Head, dataset: Tiled, features: Tensor, tiles: int) -> float:
+    """The share of wrong answers, of images with features (tiles, features) of which all tiles or some are told."""
     places, answers = _places(dataset, range(len(dataset)), tiles, None)
     return float((head(features, places).argmax(-1) != answers).float().mean())

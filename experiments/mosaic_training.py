@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from experiments.mosaic import encoder_of
+from experiments.tiled import Tiled
 from wsram.config import ClassificationConfig, changed
-from wsram.data.mosaic import SIDE, Mosaic, Mosaics
+from wsram.data.mosaic import Mosaic, Mosaics
 from wsram.evaluate import make_folder
 from wsram.glimpse.policies import Cells, contrast_of
 from wsram.models.classifier import AttentionClassifier
@@ -49,7 +50,7 @@ class Encoded:
     """A batch of mosaics as features; see `wsram.glimpse.source.Glimpsable`.
 
     photos: (photos, features) of the photos' middles.
-    places: (batch, along, along) int64, which of them lies where.
+    places: (batch, rows, columns) int64, which of them lies where.
     seen: (batch, channels + 3, cells, cells) of the view: its features, contrast and offsets.
     side: of a photo, in pixels.
     factors: (1,) int64, the sensor's scale.
@@ -78,7 +79,8 @@ class Encoded:
     @property
     def reach(self) -> Tensor:
         """(batch, 2) half the way from the centre of the first column and row of pixels to that of the last."""
-        return torch.full((len(self), 2), (self.places.shape[1] * self.side - 1) / 2)
+        rows, columns = self.places.shape[1:]
+        return (torch.tensor([[columns, rows]]) * self.side - 1).expand(len(self), 2) / 2
 
     def view(self, side: int) -> Tensor:
         """The view's features, in place of the view."""
@@ -89,10 +91,10 @@ class Encoded:
 
         Of what is read a sensor interpolates a row and a column less: one feature vector.
         """
-        edge = self.side * torch.arange(self.places.shape[1])
         k = self.factors[scale].unsqueeze(-1)
         touched = []
-        for first in (row, column):
+        for first, along in zip((row, column), self.places.shape[1:], strict=True):
+            edge = self.side * torch.arange(along)
             inside = torch.minimum(first * k + (side - 1) * k, edge + self.side) - torch.maximum(first * k, edge)
             touched.append((inside.clamp(min=0) / ((side - 1) * k)).topk(2, -1))  # no window is wider than a photo
         (down, rows), (across, columns) = touched
@@ -125,7 +127,7 @@ class Features:
 
     photos, places, seen: see `Encoded`; `seen` in half of float32's bytes, 100 kB a mosaic.
     answers: (mosaics,) int64.
-    needles: (mosaics, 2) int64, row and column of the photo that decides; for figures, never for training.
+    decides: (mosaics, rows, columns) bool, the photos that decide; for figures, never for training.
     factors: (1,) int64, the sensor's scale.
     """
 
@@ -133,34 +135,40 @@ class Features:
     places: Tensor
     seen: Tensor
     answers: Tensor
-    needles: Tensor
+    decides: Tensor
     factors: Tensor
 
     def __len__(self) -> int:
         """How many mosaics there are."""
         return len(self.answers)
 
-    def images(self, index: Tensor) -> Encoded:
-        """Mosaics numbered `index`."""
-        return Encoded(self.photos, self.places[index], self.seen[index].float(), SIDE, self.factors)
+    def images(self, index: Tensor, side: int) -> Encoded:
+        """Mosaics numbered `index`, of photos of that side in pixels."""
+        return Encoded(self.photos, self.places[index], self.seen[index].float(), side, self.factors)
 
     @torch.no_grad()
-    def measured(self, network: AttentionClassifier) -> dict[str, float]:
-        """Error of the mode, and share of mosaics one of whose glimpses has its middle on the photo that decides."""
+    def measured(self, network: AttentionClassifier, side: int) -> dict[str, float]:
+        """Error of the mode, and of mosaics where a photo decides the share with a glimpse's middle on such a photo.
+
+        Args:
+            network: within `reading_features`.
+            side: of a photo, in pixels.
+        """
         network.eval()
         wrong, found = 0.0, 0.0
-        along = self.places.shape[1]
+        size = torch.tensor(self.places.shape[1:])
         for index in torch.arange(len(self)).split(50):
             with autocast(network.precision, torch.device("cpu"))():
-                looked = network.predict(self.images(index))
+                looked = network.predict(self.images(index, side))
             wrong += float((looked.outputs.argmax(-1) != self.answers[index]).sum())
-            at = ((looked.action.location + 1) * along / 2).long().flip(-1)
-            found += float((at == self.needles[index].unsqueeze(1)).all(-1).any(-1).sum())
+            row, column = ((looked.action.location.flip(-1) + 1) * size / 2).long().minimum(size - 1).unbind(-1)
+            found += float(self.decides[index.unsqueeze(-1), row, column].any(-1).sum())
         network.train()
-        return {"validation_error": wrong / len(self), "looked_at": found / len(self)}
+        there = self.decides.flatten(1).any(-1).sum()
+        return {"validation_error": wrong / len(self), "looked_at": found / max(1, int(there))}
 
 
-def features_of(path: Path, network: AttentionClassifier, dataset: Mosaics, count: int, epoch: int | None) -> Features:
+def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count: int, epoch: int | None) -> Features:
     """The first mosaics of a set as the network's frozen parts see them, made now or kept in a file by an earlier call.
 
     Args:
@@ -195,7 +203,7 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Mosaics, coun
         places=torch.stack([each.places for each in drawn]),
         seen=torch.cat(found),
         answers=torch.tensor([each.answer for each in drawn]),
-        needles=torch.tensor([each.needle for each in drawn]),
+        decides=torch.stack([each.decides for each in drawn]),
         factors=torch.tensor(network.prediction.sensor.scales),
     )
     save_file(vars(made), path, metadata={"made_of": made_of})
@@ -216,7 +224,7 @@ def reading_features(network: AttentionClassifier) -> Iterator[None]:
 
 
 def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[str, Any]) -> AttentionClassifier:
-    """Train on features and write the network into a folder.
+    """Train on features of captioned photos' mosaics and write the network into a folder.
 
     Args:
         source: of the photos.
@@ -228,30 +236,48 @@ def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[
     Raises:
         UserError: no such photos, or a folder that cannot be made.
     """
-    make_folder(to)
-    config = resolved(changed(cast(ClassificationConfig, RECIPES["mosaic"]), source=source, **changes))
-    task, schedule = TASKS[config.task], config.schedule
-    splits = task.open(config)
+    config = changed(cast(ClassificationConfig, RECIPES["mosaic"]), source=source, **changes)
+    splits = TASKS[config.task].open(config)
     for note in splits.notes:
         screen.say(f"Data: {note}")
-    train, held_out = cast(Mosaics, splits.train), cast(Mosaics, splits.validation)
+    return teach_tiled(config, cast(Mosaics, splits.train), cast(Mosaics, splits.validation), to, screen, mosaics)
+
+
+def teach_tiled(
+    config: ClassificationConfig, train: Tiled, held_out: Tiled, to: Path, screen: Screen, count: int
+) -> AttentionClassifier:
+    """Train on features of images that are made of tiles, and write the network into a folder.
+
+    Args:
+        config: how; glimpses of one scale, read by a pretrained network that stays as it is, as is the view, of a map.
+        train, held_out: the images, of tiles of one side.
+        to: the folder, which is made.
+        screen: where progress is told.
+        count: training images whose views are encoded.
+
+    Raises:
+        UserError: a folder that cannot be made.
+    """
+    make_folder(to)
+    config = resolved(config)
+    task, schedule = TASKS[config.task], config.schedule
     torch.manual_seed(schedule.seed)
     network = cast(AttentionClassifier, task.build(config, train.spec))
     task.begin(config, network)
     began = time.perf_counter()
-    taught = features_of(to / "training.safetensors", network, train, mosaics, 0)
+    taught = features_of(to / "training.safetensors", network, train, count, 0)
     measured = features_of(to / "validation.safetensors", network, held_out, len(held_out), None)
     encoding = time.perf_counter() - began
     screen.say(f"Encoded {len(taught) + len(measured):,} views and all photos in {encoding:.0f} s")
     optimizer = build_optimizer(network, schedule)
     estimate_of, device = estimation(config), torch.device("cpu")
-    rows = []
+    rows, side = [], train.photos.side
     with denormals_as_zero(), reading_features(network):
         network.train()
         for step, _, index in batches(schedule, len(taught), 0):
             seed_dropout(schedule.seed, step)
             generator = step_generator(schedule.seed, step, 0, device)
-            images, answers, samples = taught.images(index), taught.answers[index], config.estimator.samples
+            images, answers, samples = taught.images(index, side), taught.answers[index], config.estimator.samples
             with autocast(network.precision, device)():
                 rollout = network(images, answers, samples=samples, generator=generator)
             estimate = estimate_of(rollout)
@@ -261,11 +287,13 @@ def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[
             nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
             optimizer.step()
             if (step + 1) % schedule.evaluate_every == 0 or step + 1 == schedule.updates:
-                rows.append({"step": step + 1, "bound": estimate.bound.mean().item()} | measured.measured(network))
+                rows.append(
+                    {"step": step + 1, "bound": estimate.bound.mean().item()} | measured.measured(network, side)
+                )
                 screen.say(", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
     network.eval()
     save_network(network, to)
     write_whole(to / SETTINGS, to_json(config))
-    record = {"mosaics": mosaics, "encoding_seconds": encoding, "seconds": time.perf_counter() - began, "rows": rows}
+    record = {"mosaics": count, "encoding_seconds": encoding, "seconds": time.perf_counter() - began, "rows": rows}
     write_whole(to / "taught.json", json.dumps(record | {"provenance": provenance()}, indent=1) + "\n")
     return network

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, NullFormatter
 from torch import Tensor, nn
 
+from experiments.costs import held
 from experiments.pages import keep
 from experiments.rivals import AttentionSampling, PatchSelection, WholeImage
 from wsram.errors import UserError
@@ -135,7 +136,7 @@ def _measure(method: str, side: int, what: str, answer: Connection) -> None:
         optimizer.step()
 
     once(torch.zeros(1, LEAST, LEAST, dtype=torch.uint8))  # what is loaded when it is first needed
-    before = _now()
+    before = held()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY + before, MEMORY + before))
     try:
         image = torch.randint(256, (1, side, side), dtype=torch.uint8)
@@ -151,12 +152,6 @@ def _measure(method: str, side: int, what: str, answer: Connection) -> None:
         if "memory" not in str(error).lower():
             raise
         answer.send({"not_run": TOO_LARGE})
-
-
-def _now() -> int:
-    """Bytes that this process holds."""
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * resource.getpagesize()
 
 
 def _glimpses() -> tuple[nn.Module, Callable[[Any, Tensor, bool], Tensor]]:

@@ -123,9 +123,9 @@ RECIPES: dict[str, Config] = {
         glimpse_growth=0.3,
         every_glimpse=0.3,
     ),
-    # One photo of many decides. What ImageNet taught reads glimpses and the view; the rest learns from the answers:
-    # what each glimpse, and each cell of the view, says by itself, for a thousand photos that decide are soon learned by
-    # heart by anything that remembers more.
+    # One photo of many decides. What ImageNet taught reads glimpses and the view; the rest learns from the answers, and
+    # no more than what a glimpse or a cell of the view says by itself: what remembers more soon has the few hundred
+    # photos that decide by heart.
     "mosaic": ClassificationConfig(
         data=ImageData("", scene="mosaic"),
         model=ClassifierConfig(

@@ -46,7 +46,7 @@ def test_features_stand_for_what_the_network_makes_of_pixels(taught: tuple[Path,
     anew = features_of(folder / "validation.safetensors", network, data, 6, None)  # type: ignore[arg-type]
     assert all(torch.equal(kept, getattr(anew, name)) for name, kept in vars(features).items())
     index = torch.arange(6)
-    images, encoded = data.batch(index).images, features.images(index)
+    images, encoded = data.batch(index).images, features.images(index, 224)
     with torch.no_grad():
         cells = network.prediction.begin(network.prediction.sensor.pyramid(images).view(72))[1]
         # Of glimpses at the very middles of photos, which lie on one photo each.

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wsram.data.captions import load_captions
@@ -27,7 +28,7 @@ from wsram.data.dataset import Batch, Spec, Splits
 from wsram.data.images import read_square
 from wsram.data.vocabulary import tokenize
 from wsram.errors import UserError, require_at_least
-from wsram.glimpse.source import averaged_down, view_of
+from wsram.glimpse.source import in_unit, view_of
 from wsram.image_settings import ImageData
 
 SIDE = 224
@@ -81,23 +82,25 @@ _AKIN = frozenset(AKIN.split())
 class Photos:
     """Unpacked photos.
 
-    pixels: (photos, 3, side, side) uint8.
-    small: (photos, 3, s, s) in [0, 1] each, averaged down, by s; made when first asked for.
+    pixels: (photos, channels, side, side) uint8.
+    small: (photos, channels, height, width) in [0, 1], averaged down, by height and width; made when first asked for.
     """
 
     pixels: Tensor
-    small: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    small: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def side(self) -> int:
         """Of a photo, in pixels."""
         return self.pixels.shape[-1]
 
-    def averaged(self, side: int) -> Tensor:
-        """All of them averaged down to (photos, 3, side, side)."""
-        if side not in self.small:
-            self.small[side] = torch.cat([averaged_down(part, side) for part in self.pixels.split(64)])
-        return self.small[side]
+    def averaged(self, height: int, width: int) -> Tensor:
+        """All of them averaged down to (photos, channels, height, width)."""
+        size = height, width
+        if size not in self.small:
+            parts = [F.adaptive_avg_pool2d(in_unit(part), size) for part in self.pixels.split(64)]
+            self.small[size] = torch.cat(parts)
+        return self.small[size]
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Mosaic:
     """One mosaic as a `wsram.glimpse.source.Source`.
 
     photos: that it is made of.
-    places: (along, along) int64, which photo lies in each row and column.
+    places: (rows, columns) int64, which photo lies in each row and column.
     """
 
     photos: Photos
@@ -114,8 +117,8 @@ class Mosaic:
 
     @property
     def channels(self) -> int:
-        """Red, green and blue."""
-        return 3
+        """Of the photos."""
+        return self.photos.pixels.shape[1]
 
     @property
     def height(self) -> int:
@@ -125,7 +128,7 @@ class Mosaic:
     @property
     def width(self) -> int:
         """In pixels."""
-        return self.height
+        return self.places.shape[1] * self.photos.side
 
     @property
     def device(self) -> torch.device:
@@ -142,9 +145,9 @@ class Mosaic:
         return self
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The pixels (3, height, width) of a rectangle, uint8, of the photos that it touches."""
+        """The pixels (channels, height, width) of a rectangle, uint8, of the photos that it touches."""
         side = self.photos.side
-        found = self.photos.pixels.new_empty(3, height, width)
+        found = self.photos.pixels.new_empty(self.channels, height, width)
         for row in range(top // side, (top + height - 1) // side + 1):
             rows = slice(max(top, row * side), min(top + height, (row + 1) * side))
             for column in range(left // side, (left + width - 1) // side + 1):
@@ -157,12 +160,16 @@ class Mosaic:
         return found
 
     def view(self, side: int) -> Tensor:
-        """All of it averaged down to (3, side, side); of photos averaged down once, where their edges are cells'."""
-        along = len(self.places)
-        if side % along:
+        """All of it averaged down to (channels, side, side); of photos averaged down once, where edges are cells'."""
+        rows, columns = self.places.shape
+        if side % rows or side % columns:
             return view_of(self, side)
-        tiles = self.photos.averaged(side // along)[self.places]  # rows, columns, 3, s, s
-        return tiles.permute(2, 0, 3, 1, 4).reshape(3, side, side)
+        return self.averaged(side // rows, side // columns)
+
+    def averaged(self, height: int, width: int) -> Tensor:
+        """All of it (channels, rows * height, columns * width), every photo averaged down to height by width."""
+        tiles = self.photos.averaged(height, width)[self.places]  # rows, columns, channels, height, width
+        return tiles.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2)
 
 
 class Drawn(NamedTuple):
@@ -171,6 +178,13 @@ class Drawn(NamedTuple):
     places: Tensor
     needle: tuple[int, int]
     answer: int
+
+    @property
+    def decides(self) -> Tensor:
+        """(rows, columns) bool, where the photo that decides lies."""
+        there = torch.zeros(self.places.shape, dtype=torch.bool)
+        there[self.needle] = True
+        return there
 
 
 @dataclass(frozen=True)
