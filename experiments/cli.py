@@ -218,6 +218,20 @@ class Canvases:
 
 
 @dataclass(frozen=True)
+class TrainingImages:
+    """Measure networks of megapixel MNIST that were trained on other numbers of images: error against that number."""
+
+    networks: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders of runs or networks."""
+    data: str | None = None
+    """Where the digits are, if they are not where the networks were trained from."""
+    test: bool = False
+    """Measure on the test images, instead of what was held out for validation."""
+    save: Path | None = None
+    """JSON file to keep the figures in, with a picture beside it."""
+
+
+@dataclass(frozen=True)
 class MosaicRun:
     """Measure a network that was trained on mosaics of photos, beside its encoder over every photo and over some."""
 
@@ -244,8 +258,6 @@ class MosaicTrain:
     """Mosaics in an update."""
     samples: int = 2
     """Glimpse sequences for each mosaic."""
-    glimpses: int = 16
-    """For each mosaic: fewer where there are fewer photos, so that there is something to choose."""
     seed: int = 0
     """Of the initial weights, the order of the mosaics and everything drawn."""
 
@@ -384,6 +396,12 @@ def _canvases(args: Canvases, screen: Screen) -> None:
     canvases(asked.network, asked.data, screen, sides=args.sides, test=asked.test, to=asked.save)
 
 
+def _training_images(args: TrainingImages, screen: Screen) -> None:
+    from experiments.training_images import training_images
+
+    training_images(args.networks, args.data, screen, test=args.test, to=args.save)
+
+
 def _mosaic(args: MosaicRun, screen: Screen) -> None:
     from experiments.mosaic import mosaic
 
@@ -394,7 +412,7 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
 def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
     from experiments.mosaic_training import teach
 
-    names = ("photos", "start_from", "updates", "batch", "samples", "glimpses", "seed")
+    names = ("photos", "start_from", "updates", "batch", "samples", "seed")
     changes = {name: getattr(args, name) for name in names}
     changes |= {"view": 24 * args.photos, "evaluate_every": max(1, args.updates // 20)}
     teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes)
@@ -416,6 +434,7 @@ COMMANDS: Commands = {
     "yardstick": (Yardstick, _yardstick),
     "megapixel": (MegapixelRun, _megapixel),
     "canvases": (Canvases, _canvases),
+    "training-images": (TrainingImages, _training_images),
     "mosaic": (MosaicRun, _mosaic),
     "mosaic-train": (MosaicTrain, _mosaic_train),
     "modules": (ModulesRun, _modules),

@@ -176,7 +176,7 @@ def looking(kept: str) -> str:
 def all_questions() -> str:
     """Errors of networks that look at megapixel MNIST, at their modes and by a vote, beside a published network's."""
     kept = {name: json.loads((ROOT / "docs" / "results" / "looking" / f"megapixel-{name}-test.json").read_text())
-            for name in ("all", "top", "1000", "majority", "fresh")}  # fmt: skip
+            for name in ("all", "top", "1000", "majority", "elastic", "elastic-top", "fresh")}  # fmt: skip
     # Iterative Patch Selection, by its authors' logs of 150 epochs; with 1,000 images on 3000x3000 with 800 scribbles.
     published = {"majority": "0.9", "max": "6.3", "top": "7.3", "multi": "18.1"}
     asked = {
@@ -184,6 +184,8 @@ def all_questions() -> str:
         "top": "asked alone",
         "majority": "asked alone",
         "1000": "1,000 training images",
+        "elastic": "all four at once, `--elastic`",
+        "elastic-top": "asked alone, `--elastic`",
         "fresh": "fresh places (`--fresh`)",
     }
     rows = []
@@ -242,7 +244,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "cards of limits": cards,
     **{
         f"looking: {name}": functools.partial(looking, name)
-        for name in ("pointing", "glimpsed-solar", "glimpsed-scenes", "megapixel", "canvases", "mosaic")
+        for name in (
+            *("pointing", "glimpsed-solar", "glimpsed-scenes", "megapixel", "canvases", "training_images"),
+            *("mosaic", "modules"),
+        )
     },
     **{
         f"output of {name}": functools.partial(outputs, name)

@@ -140,6 +140,7 @@ RECIPES: dict[str, Config] = {
             policy="map",
             map_stride=8,
             map_evidence=True,
+            binding="none",
             dropout=0.5,
         ),
         estimator=EstimatorConfig("wake-sleep-credit", "policy", samples=2),

@@ -25,7 +25,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 POINTING: dict[str, dict[str, Any]] = {
     "a map, a product": dict(policy="map", network="conv", widths=(3, 4), binding="product", leak=0.2),
-    "a map of evidence": dict(policy="map", network="conv", widths=(3, 4), map_evidence=True, recurrence="evidence"),
+    "a map of evidence": dict(
+        policy="map", network="conv", widths=(3, 4), map_evidence=True, recurrence="evidence", binding="none"
+    ),
     "a map of coarse cells, colour, one scale": dict(policy="map", map_stride=2, channels=3, scales=(2,)),
 }
 

@@ -55,6 +55,14 @@ def test_evidence_is_gathered_in_any_order_and_one_input_is_enough() -> None:
     torch.testing.assert_close(loud, torch.maximum(after, layer.unit(inputs[0])), atol=0.7, rtol=0)
 
 
+def test_what_is_shown_can_be_told_without_where_it_was() -> None:
+    network = GlimpseNetwork("fc", channels=2, side=9, scales=3, features=7, widths=(3, 5), binding="none")
+    patch, scale = torch.rand(4, 2, 9, 9), torch.zeros(4, dtype=torch.long)
+    features = network(patch, Action(torch.zeros(4, 2), scale))
+    assert torch.equal(features, network(patch, Action(torch.ones(4, 2), scale + 1)))
+    assert torch.equal(features, network.what(patch).relu())
+
+
 def test_convolutions_have_the_widths_asked_for() -> None:
     glimpse = GlimpseNetwork("conv", channels=2, side=9, scales=3, features=7, widths=(3, 5))
     view = ViewNetwork("conv", channels=2, side=11, features=7, widths=(3, 5))

@@ -14,7 +14,7 @@ OF_ANSWERS = ("prediction.head.", "inference.answer.")
 """Where weights belong to answers; of classes, a row to each."""
 READING = ("prediction.glimpse_network.what.", "prediction.glimpse_network.where.")
 """Where weights read glimpses: what a network cannot do without."""
-SHAPING = ("channels", "network", "patch", "scales", "widths", "lower_units")
+SHAPING = ("channels", "network", "patch", "scales", "widths", "lower_units", "binding")
 """Arguments that decide how glimpses are read."""
 
 

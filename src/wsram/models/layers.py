@@ -17,7 +17,7 @@ from wsram.models.trunk import ALWAYS_FROZEN, TRUNKS, Trunk, is_trunk
 
 RECURRENCES = ("relu", "gru", "lstm", "evidence")
 NETWORKS = ("fc", "conv")
-BINDINGS = ("sum", "product")
+BINDINGS = ("sum", "product", "none")
 VIEW_STAGE = 3
 """The last stage of a pretrained network that reads the view: 8 pixels to a cell, which still tells places apart."""
 
@@ -109,7 +109,8 @@ class GlimpseNetwork(nn.Module):
 
     With `binding` "product" every number of it is then multiplied by one that depends on where alone, 1 at first: a sum
     over glimpses cannot tell which of two things lies higher, and a sum of products can (after Larochelle & Hinton 2010
-    and Ba et al. 2015, DRAM, who multiply both).
+    and Ba et al. 2015, DRAM, who multiply both). With "none" it is what is shown alone, so that where things lie cannot
+    be learned by heart.
 
     "fc": fully connected, the paper's. "conv": small convolutions before the fully connected layer. A pretrained
     network, see `wsram.models.trunk`: mean and largest value of each of its features before that layer.
@@ -169,7 +170,7 @@ class GlimpseNetwork(nn.Module):
             layers = (trunk, MeanAndMost(), nn.LayerNorm(2 * trunk.channels), nn.Linear(2 * trunk.channels, features))
         self.register_buffer("kinds", torch.arange(scales), persistent=False)
         self.what = nn.Sequential(*layers)
-        self.where = _embedding(2 + scales, features)
+        self.where = None if binding == "none" else _embedding(2 + scales, features)
         self.share = None
         if binding == "product":
             self.share = _embedding(2 + scales, features)
@@ -183,11 +184,12 @@ class GlimpseNetwork(nn.Module):
         if self.training and self.warp:
             uniform = torch.rand(len(patch), DRAWS, device=patch.device).repeat_interleave(patch.shape[1], 0)
             patch = distort(patch.flatten(0, 1), uniform, self.warp).view_as(patch)
-        what = self.what(patch).unflatten(0, lead)
+        features = self.what(patch).unflatten(0, lead)
         # As `F.one_hot` has it, which checks its argument's range first.
         scale = action.scale.unsqueeze(-1) == self.kinds
         taken = torch.cat([action.location, scale], -1).to(patch.dtype)
-        features = what + self.where(taken)
+        if self.where is not None:
+            features = features + self.where(taken)
         features = F.leaky_relu(features, self.leak) if self.leak else F.relu(features)
         if self.share is not None:
             features = features * (1 + self.share(taken))
