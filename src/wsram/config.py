@@ -65,8 +65,8 @@ class ClassifierConfig:
     """Teach a map's cells the answer by themselves: each gives evidence for every one, their smooth maximum is taught
     the image's answer, and the map begins where there is most of it."""
     binding: Literal["sum", "product", "none"] = "sum"
-    """What is seen and where are added; or what is seen is weighed by where, too: which thing lies higher, say; or none:
-    what is seen counts alone."""
+    """What is seen and where are added; or what is seen is weighed by where, too: which thing lies higher, say; or what
+    is seen counts alone, wherever it is."""
     leak: float = 0.0
     """Slope below zero of the numbers that say what a glimpse shows: above 0, none of them can die."""
     warp: float = 0.0
