@@ -9,10 +9,9 @@ evidence for every scene, and a mosaic's is the logarithm of the sum of its expo
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -153,21 +152,33 @@ def _looked(trained: Trained, network: AttentionClassifier, dataset: Mosaics) ->
     return torch.cat(wrong).float().mean(0).tolist(), torch.cat(seen).float().mean(0).tolist()
 
 
-def encoder_of(network: AttentionClassifier) -> Callable[[Tensor], Tensor]:
-    """From photos (photos, channels, side, side) uint8 to features (photos, features), as glimpses are read."""
+class Encode(Protocol):
+    """What `encoder_of` gives."""
+
+    def __call__(self, photos: Tensor, corner: tuple[int, int] | None = None, /) -> Tensor:
+        """Features (photos, features) of photos (photos, channels, side, side) uint8 as a glimpse in them is read.
+
+        Args:
+            photos: their pixels.
+            corner: row and column of the glimpse's first pixel; by default it is in the middle.
+        """
+
+
+def encoder_of(network: AttentionClassifier) -> Encode:
+    """From photos to features, as the network's glimpses are read."""
     trunk = next((each for each in network.prediction.glimpse_network.modules() if isinstance(each, Trunk)), None)
     if trunk is None:
         raise UserError("the network reads glimpses with nothing pretrained; name one that does")
     read, pooled, sensor = trunk, MeanAndMost(), network.prediction.sensor
     context = autocast(network.precision, next(network.parameters()).device)
 
-    def encode(photos: Tensor) -> Tensor:
+    def encode(photos: Tensor, corner: tuple[int, int] | None = None, /) -> Tensor:
         k = sensor.scales[0]
         span = sensor.patch_size * k
-        first = (photos.shape[-1] - span) // 2
+        top, left = corner or ((photos.shape[-1] - span) // 2,) * 2
         found = []
         with torch.no_grad(), context():
-            for part in photos[..., first : first + span, first : first + span].split(64):
+            for part in photos[..., top : top + span, left : left + span].split(64):
                 found.append(pooled(read(average_pool(in_unit(part), k))).float())
         return torch.cat(found)
 

@@ -2,13 +2,15 @@
 
 An update on pixels runs the frozen encoder over every glimpse and the first stages of it over the view, which is all
 but a few per cent of its time. Here the view's features are made once for a number of training mosaics, and a glimpse's
-are those of the middles of the photos, weighed by how much of it lies on each. What learns is the network itself, with
-the estimator and settings of the recipe `mosaic`; it is written as any network is, and looks at pixels from then on.
+are those of the nearest of nine glimpses in each photo that it lies on, weighed by how much of it lies there. What
+learns is the network itself, with the estimator and settings of the recipe `mosaic`; it is written as any network is,
+and looks at pixels from then on.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +43,8 @@ from wsram.tasks import TASKS
 from wsram.terminal import Screen
 from wsram.training import build_optimizer, estimation, resolved, seed_dropout, step_generator
 
+SHIFTS = 3
+"""Glimpses along each side of a photo whose features are made."""
 TOGETHER = 8
 """Mosaics whose views are encoded together."""
 
@@ -49,7 +53,7 @@ TOGETHER = 8
 class Encoded:
     """A batch of mosaics as features; see `wsram.glimpse.source.Glimpsable`.
 
-    photos: (photos, features) of the photos' middles.
+    photos: (photos, shifts, features) of glimpses in the photos, see `shifts`.
     places: (batch, rows, columns) int64, which of them lies where.
     seen: (batch, channels + 3, cells, cells) of the view: its features, contrast and offsets.
     side: of a photo, in pixels.
@@ -89,17 +93,22 @@ class Encoded:
     def windows(self, scale: Tensor, column: Tensor, row: Tensor, side: int) -> Tensor:
         """(..., batch, features, 2, 2), at every place the mean of the photos that a window lies on, by how much does.
 
-        Of what is read a sensor interpolates a row and a column less: one feature vector.
+        Of a photo that a window lies on counts the glimpse in the photo that is nearest to the window. Of what is read
+        a sensor interpolates a row and a column less: one feature vector.
         """
         k = self.factors[scale].unsqueeze(-1)
-        touched = []
+        room, along_shifts = self.side - (side - 1) * k, math.isqrt(self.photos.shape[1])
+        touched, nearest = [], []
         for first, along in zip((row, column), self.places.shape[1:], strict=True):
             edge = self.side * torch.arange(along)
             inside = torch.minimum(first * k + (side - 1) * k, edge + self.side) - torch.maximum(first * k, edge)
             touched.append((inside.clamp(min=0) / ((side - 1) * k)).topk(2, -1))  # no window is wider than a photo
+            off = (first * k - edge[touched[-1].indices]) / room.clamp(min=1)
+            nearest.append((off.clamp(0, 1) * (along_shifts - 1)).round().long())
         (down, rows), (across, columns) = touched
         image = torch.arange(len(self)).view(-1, 1, 1)
-        found = self.photos[self.places[image, rows.unsqueeze(-1), columns.unsqueeze(-2)]]  # ..., 2, 2, features
+        shift = nearest[0].unsqueeze(-1) * along_shifts + nearest[1].unsqueeze(-2)
+        found = self.photos[self.places[image, rows.unsqueeze(-1), columns.unsqueeze(-2)], shift]  # ..., 2, 2, features
         shares = down.unsqueeze(-1) * across.unsqueeze(-2)
         features = (shares.unsqueeze(-1) * found).sum((-3, -2))
         return features[..., None, None].expand(*features.shape, 2, 2)
@@ -181,7 +190,9 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
     asked = {
         name: network.arguments[name] for name in ("network", "patch", "scales", "view", "map_stride", "precision")
     }
-    made_of = json.dumps({"data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch} | asked)
+    made_of = json.dumps(
+        {"data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch, "shifts": SHIFTS} | asked
+    )
     if path.exists():
         with safe_open(path, "pt") as file:
             if file.metadata() == {"made_of": made_of}:
@@ -198,8 +209,9 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
         cells = features.shape[-2:]
         parts = features, contrast.unflatten(-1, (1, *cells)), offset.mT.unflatten(-1, cells)
         found.append(torch.cat([part.half() for part in parts], 1))
+    encode, corners = encoder_of(network), shifts(network, dataset.photos.side)
     made = Features(
-        photos=encoder_of(network)(dataset.photos.pixels),
+        photos=torch.stack([encode(dataset.photos.pixels, corner) for corner in corners], 1),
         places=torch.stack([each.places for each in drawn]),
         seen=torch.cat(found),
         answers=torch.tensor([each.answer for each in drawn]),
@@ -208,6 +220,18 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
     )
     save_file(vars(made), path, metadata={"made_of": made_of})
     return made
+
+
+def shifts(network: AttentionClassifier, side: int) -> list[tuple[int, int]]:
+    """Corners of the glimpses in a photo that stand for all others: an even grid of `SHIFTS` by `SHIFTS` of them.
+
+    Args:
+        network: whose glimpses of one scale they are.
+        side: of a photo, in pixels. Of one that a glimpse covers there is one.
+    """
+    room = side - network.prediction.sensor.patch_size * network.prediction.sensor.scales[0]
+    along = [room * n // (SHIFTS - 1) for n in range(SHIFTS)] if room else [0]
+    return [(row, column) for row in along for column in along]
 
 
 @contextmanager
