@@ -258,6 +258,8 @@ class MosaicTrain:
     """Mosaics in an update."""
     samples: int = 2
     """Glimpse sequences for each mosaic."""
+    pixels: int = 0
+    """Updates on pixels of eight mosaics each, after those on features."""
     seed: int = 0
     """Of the initial weights, the order of the mosaics and everything drawn."""
 
@@ -415,7 +417,7 @@ def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
     names = ("photos", "start_from", "updates", "batch", "samples", "seed")
     changes = {name: getattr(args, name) for name in names}
     changes |= {"view": 24 * args.photos, "evaluate_every": max(1, args.updates // 20)}
-    teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes)
+    teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes, pixels=args.pixels)
 
 
 def _modules(args: ModulesRun, screen: Screen) -> None:

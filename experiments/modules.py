@@ -58,6 +58,8 @@ SETTINGS: dict[str, Any] = {
     "evaluate_every": 100,
 }  # fmt: skip
 """Of the recipe `mosaic`: a glimpse is as large as a cell, and the view has 40 by 24 pixels of each."""
+PIXELS = 120
+"""Updates on pixels, after those on features: there a glimpse that lies on two cells shows where they meet."""
 WHOLE = 60
 """Pixels of a cell's side as the small network sees it."""
 WIDTHS = (16, 32, 64, 128)
@@ -226,7 +228,7 @@ def table(found: dict[str, Any]) -> Table:
 
 def _ways(train: Modules, held_out: Modules, dataset: Modules, to: Path, screen: Screen) -> dict[str, Any]:
     config = changed(cast(ClassificationConfig, RECIPES["mosaic"]), **SETTINGS)
-    network = teach_tiled(config, train, held_out, to, screen, len(train))
+    network = teach_tiled(config, train, held_out, to, screen, len(train), pixels=PIXELS)
     encode = encoder_of(network)
     features = {id(each): encode(each.photos.pixels) for each in (train, dataset)}
     images = [dataset.batch(torch.tensor([n])).images for n in range(TIMED)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +45,10 @@ from wsram.training import build_optimizer, estimation, resolved, seed_dropout, 
 
 SHIFTS = 3
 """Glimpses along each side of a photo whose features are made."""
+PIXELS_BATCH, PIXELS_RATE = 8, 5e-4
+"""Images of an update on pixels, and its peak learning rate."""
+Given = tuple[Any, Tensor]
+"""Images, in whatever form, and their answers (batch,)."""
 TOGETHER = 8
 """Mosaics whose views are encoded together."""
 
@@ -247,7 +251,9 @@ def reading_features(network: AttentionClassifier) -> Iterator[None]:
         prediction.view_network, prediction.glimpse_network.what = seeing, reading
 
 
-def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[str, Any]) -> AttentionClassifier:
+def teach(
+    source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[str, Any], pixels: int = 0
+) -> AttentionClassifier:
     """Train on features of captioned photos' mosaics and write the network into a folder.
 
     Args:
@@ -256,6 +262,7 @@ def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[
         screen: where progress is told.
         mosaics: training mosaics whose views are encoded.
         changes: of the recipe's settings.
+        pixels: see `teach_tiled`.
 
     Raises:
         UserError: no such photos, or a folder that cannot be made.
@@ -264,13 +271,42 @@ def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[
     splits = TASKS[config.task].open(config)
     for note in splits.notes:
         screen.say(f"Data: {note}")
-    return teach_tiled(config, cast(Mosaics, splits.train), cast(Mosaics, splits.validation), to, screen, mosaics)
+    train, held_out = cast(Mosaics, splits.train), cast(Mosaics, splits.validation)
+    return teach_tiled(config, train, held_out, to, screen, mosaics, pixels=pixels)
+
+
+def _updates(
+    config: ClassificationConfig, network: AttentionClassifier, count: int, batch: Callable[[Tensor, int], Given]
+) -> Iterator[tuple[int, float]]:
+    """Train on so many images, of which `batch` gives those numbered (batch,) of an epoch; updates made, and bounds."""
+    task, schedule = TASKS[config.task], config.schedule
+    optimizer, estimate_of, device = build_optimizer(network, schedule), estimation(config), torch.device("cpu")
+    for step, epoch, index in batches(schedule, count, 0):
+        network.train()
+        seed_dropout(schedule.seed, step)
+        generator, (images, answers) = step_generator(schedule.seed, step, 0, device), batch(index, epoch)
+        with autocast(network.precision, device)():
+            rollout = network(images, answers, samples=config.estimator.samples, generator=generator)
+        estimate = estimate_of(rollout)
+        set_rate(optimizer, learning_rate(schedule, step))
+        optimizer.zero_grad()
+        (estimate.loss + task.additions(config, rollout, fade(schedule, step))).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
+        optimizer.step()
+        yield step + 1, estimate.bound.mean().item()
 
 
 def teach_tiled(
-    config: ClassificationConfig, train: Tiled, held_out: Tiled, to: Path, screen: Screen, count: int
+    config: ClassificationConfig,
+    train: Tiled,
+    held_out: Tiled,
+    to: Path,
+    screen: Screen,
+    count: int,
+    *,
+    pixels: int = 0,
 ) -> AttentionClassifier:
-    """Train on features of images that are made of tiles, and write the network into a folder.
+    """Train on features of images that are made of tiles, then on their pixels, and write the network into a folder.
 
     Args:
         config: how; glimpses of one scale, read by a pretrained network that stays as it is, as is the view, of a map.
@@ -278,6 +314,7 @@ def teach_tiled(
         to: the folder, which is made.
         screen: where progress is told.
         count: training images whose views are encoded.
+        pixels: updates on pixels, after those on features.
 
     Raises:
         UserError: a folder that cannot be made.
@@ -293,28 +330,30 @@ def teach_tiled(
     measured = features_of(to / "validation.safetensors", network, held_out, len(held_out), None)
     encoding = time.perf_counter() - began
     screen.say(f"Encoded {len(taught) + len(measured):,} views and all photos in {encoding:.0f} s")
-    optimizer = build_optimizer(network, schedule)
-    estimate_of, device = estimation(config), torch.device("cpu")
-    rows, side = [], train.photos.side
-    with denormals_as_zero(), reading_features(network):
-        network.train()
-        for step, _, index in batches(schedule, len(taught), 0):
-            seed_dropout(schedule.seed, step)
-            generator = step_generator(schedule.seed, step, 0, device)
-            images, answers, samples = taught.images(index, side), taught.answers[index], config.estimator.samples
-            with autocast(network.precision, device)():
-                rollout = network(images, answers, samples=samples, generator=generator)
-            estimate = estimate_of(rollout)
-            set_rate(optimizer, learning_rate(schedule, step))
-            optimizer.zero_grad()
-            (estimate.loss + task.additions(config, rollout, fade(schedule, step))).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
-            optimizer.step()
-            if (step + 1) % schedule.evaluate_every == 0 or step + 1 == schedule.updates:
-                rows.append(
-                    {"step": step + 1, "bound": estimate.bound.mean().item()} | measured.measured(network, side)
-                )
-                screen.say(", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
+    rows: list[dict[str, float]] = []
+    side = train.photos.side
+
+    def features(index: Tensor, epoch: int) -> Given:
+        return taught.images(index, side), taught.answers[index]
+
+    def seen(index: Tensor, epoch: int) -> Given:
+        batch = train.batch(index, epoch)
+        return batch.images, batch.answers
+
+    def tell(step: int, bound: float, found: dict[str, float]) -> None:
+        rows.append({"step": step, "bound": bound, **found})
+        screen.say(", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
+
+    with denormals_as_zero():
+        with reading_features(network):
+            for step, bound in _updates(config, network, len(taught), features):
+                if step % schedule.evaluate_every == 0 or step == schedule.updates:
+                    tell(step, bound, measured.measured(network, side))
+        if pixels:
+            on_pixels = changed(config, updates=pixels, batch=PIXELS_BATCH, learning_rate=PIXELS_RATE)
+            for step, bound in _updates(on_pixels, network, len(taught), seen):
+                if step % max(1, pixels // 10) == 0 or step == pixels:
+                    tell(step, bound, {})
     network.eval()
     save_network(network, to)
     write_whole(to / SETTINGS, to_json(config))

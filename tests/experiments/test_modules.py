@@ -64,7 +64,7 @@ def test_the_command_measures_every_way(
     pytest.importorskip("efficientnet_lite_pytorch", reason="the captions extra is not installed")
     small = {"network": "efficientnet-lite0:3", "updates": 2, "batch": 4, "evaluate_every": 2, "glimpses": 2}
     monkeypatch.setattr(modules, "SETTINGS", modules.SETTINGS | small | {"precision": "no"})
-    for name, value in (("VALIDATION", 4), ("TEST", 6), ("TIMED", 1), ("STEPS", 2)):
+    for name, value in (("VALIDATION", 4), ("TEST", 6), ("TIMED", 1), ("STEPS", 2), ("PIXELS", 2)):
         monkeypatch.setattr(modules, name, value)
     monkeypatch.setattr(mosaic, "STEPS", 60)
     main(["modules", "--modules", "8", "--to", str(tmp_path / "m"), "--test", "--save", str(tmp_path / "found.json")])
