@@ -58,12 +58,12 @@ SETTINGS: dict[str, Any] = {
     "evaluate_every": 100,
 }  # fmt: skip
 """Of the recipe `mosaic`: a glimpse is as large as a cell, and the view has 40 by 24 pixels of each."""
-PIXELS = 120
+PIXELS = 300
 """Updates on pixels, after those on features: there a glimpse that lies on two cells shows where they meet."""
 WHOLE = 60
 """Pixels of a cell's side as the small network sees it."""
 WIDTHS = (16, 32, 64, 128)
-STEPS, BATCH, RATE, DECAY = 300, 16, 2e-3, 0.05
+STEPS, BATCH, RATE, DECAY = 200, 16, 2e-3, 0.05
 """Of the small network: channels of its convolutions, updates, modules in one, peak rate, weight decay."""
 TIMED = 10
 """Modules that are timed, one at a time; the median counts."""
@@ -306,7 +306,7 @@ class _Whole(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(1, WIDTHS[0], 5, 2, 2), nn.ReLU()]
         for before, after in pairwise(WIDTHS):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
         self.layers, self.read = nn.Sequential(*layers), nn.Linear(2 * WIDTHS[-1], 2)
 
     def forward(self, images: Tensor) -> Tensor:
