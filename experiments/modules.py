@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from examples.solar_cells import parts
 from experiments.costs import cost, cost_of_images, most_memory
 from experiments.mosaic import encoder_of, error_of, trained_head
 from experiments.mosaic_training import teach_tiled
@@ -146,6 +145,8 @@ def open_modules() -> dict[str, Modules]:
     Raises:
         UserError: the photographs are not installed.
     """
+    from examples.solar_cells import parts  # a script beside the experiments, which need not be there to show figures
+
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         raise UserError("the photographs of cells are in the package elpv-dataset; pip install elpv-dataset")
