@@ -48,7 +48,7 @@ def test_words_that_are_no_command_end_in_one_line(
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network = [] if command in ("benchmark-update", "exported", "served") else ["absent"]
+    network = [] if command in ("benchmark-update", "exported", "modules", "served") else ["absent"]
     said = refused(capsys, command, *network, "--save", str(tmp_path))
     assert f"cannot write {tmp_path} (Is a directory); name another file with --save" in said
 

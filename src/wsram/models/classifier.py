@@ -251,8 +251,6 @@ class AttentionClassifier(nn.Module):
         log_p_a = log_p_location + log_p_scales
         log_q_a = torch.stack(log_q, -1)
         log_proposal = proposer.density(log_p_a, log_q_a)
-        scores = policy.cells.scores if isinstance(policy, MapDistribution) and policy.cells is not None else None
-        from_view = None if scores is None else self.head.log_prob(self.head.outputs(scores).unsqueeze(-2), answers)
         return Rollout(
             log_p_y=after.diff(dim=-1, prepend=torch.zeros_like(after[..., :1])),
             log_p_a=log_p_a,
@@ -261,9 +259,17 @@ class AttentionClassifier(nn.Module):
             policy=policy,
             log_proposal=log_proposal,
             mean_log_p_a=proposer.mean(torch.stack(means, -1), log_p_a, log_proposal) if centred else None,
-            log_p_y_view=None if from_view is None else from_view.squeeze(-1),
+            log_p_y_view=self._from_view(policy, answers),
             log_q_dreams=self.dream(pyramid, dreams, generator, glimpses, sum_scale) if dreams else None,
         )
+
+    def _from_view(self, policy: Policy, answers: Tensor) -> Tensor | None:
+        """log p(answer | view) (batch,), of a map whose cells give evidence."""
+        cells = policy.cells if isinstance(policy, MapDistribution) else None
+        if cells is None or cells.scores is None:
+            return None
+        assert isinstance(self.head, ClassHead | LabelsHead)  # no other gives evidence
+        return self.head.log_prob(self.head.outputs(cells.scores).unsqueeze(-2), answers).squeeze(-1)
 
     def require_room(self, sequences: int, glimpses: int | None) -> None:
         """`UserError` unless what is kept of so many sequences of glimpses, whatever else is, can be in memory."""

@@ -28,9 +28,6 @@ class Head(Protocol):
     def __call__(self, state: Tensor) -> Tensor:
         """The outputs (..., outputs) of states (..., features)."""
 
-    def outputs(self, scores: Tensor) -> Tensor:
-        """The outputs that raw scores (..., outputs) come to."""
-
     def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:
         """log p(answer) (..., batch, steps), nats, of outputs (..., batch, steps, outputs)."""
 
@@ -70,7 +67,7 @@ class ClassHead(nn.Module):
         return self.outputs(self.read(state))
 
     def outputs(self, scores: Tensor) -> Tensor:
-        """log p(class) of logits (..., classes)."""
+        """log p(class) of logits (..., classes), from wherever they are."""
         scores = at_least_float32(scores)
         return F.log_softmax(scores if self.temperature == 1.0 else scores / self.temperature, -1)
 
@@ -121,7 +118,7 @@ class LabelsHead(nn.Module):
         return self.outputs(self.read(state))
 
     def outputs(self, scores: Tensor) -> Tensor:
-        """Log-odds are the scores."""
+        """Log-odds of the labels (..., labels), from wherever they are."""
         return at_least_float32(scores)
 
     def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:
@@ -174,11 +171,7 @@ class NumberHead(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """(..., 2) mean and log standard deviation, which is kept between e⁻⁵ and e³."""
-        return self.outputs(self.read(state))
-
-    def outputs(self, scores: Tensor) -> Tensor:
-        """Mean and log standard deviation (..., 2) within bounds."""
-        mean, log_std = at_least_float32(scores).unbind(-1)
+        mean, log_std = at_least_float32(self.read(state)).unbind(-1)
         return torch.stack([mean, log_std.clamp(-5.0, 3.0)], -1)
 
     def log_prob(self, outputs: Tensor, answers: Tensor) -> Tensor:

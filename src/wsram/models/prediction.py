@@ -28,7 +28,7 @@ from wsram.glimpse.policies import Cells, MapDistribution, Policy, centre_of_con
 from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
-from wsram.models.heads import build_head
+from wsram.models.heads import ClassHead, LabelsHead, build_head
 from wsram.models.layers import GlimpseNetwork, MapNetwork, Recurrence, ViewNetwork
 
 POLICIES = ("gaussian", "map")
@@ -189,7 +189,7 @@ class PredictionNetwork(nn.Module):
         self.handed_on = 2 * (self.trust is not None) + scales * (scale_toll > 0)
         if policy not in POLICIES:
             raise UserError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
-        if map_evidence and (policy != "map" or answer == "number"):
+        if map_evidence and not (policy == "map" and isinstance(self.head, ClassHead | LabelsHead)):
             raise UserError(
                 "cells of a map give evidence, and for one of several answers, not for a number; use --policy map with "
                 "classes or labels, or --no-map-evidence"
