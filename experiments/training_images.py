@@ -63,11 +63,15 @@ def training_images(
 
 
 def panels(found: dict[str, Any]) -> list[Panel]:
-    """Error against the number of training images."""
+    """Error, and digits that were not looked at, against the number of training images."""
     rows = found["networks"]
     counts = [row["training_images"] for row in rows]
     wrong = [(question, counts, [100 * row["errors"][question] for row in rows]) for question in rows[0]["errors"]]
-    return [Panel(f"error, {found['set']} images", "training images", "%", wrong, log=True)]
+    missed = [("digits", counts, [100 * (1 - row["looked_at"]) for row in rows])]
+    return [
+        Panel(f"error, {found['set']} images", "training images", "%", wrong, log=True),
+        Panel("digits not looked at", "training images", "%", missed),
+    ]
 
 
 def table(found: dict[str, Any]) -> Table:

@@ -28,7 +28,9 @@ def test_each_network_is_as_measured_by_itself(tmp_path: Path, capsys: pytest.Ca
         alone = json.loads((tmp_path / f"{count}.json").read_text())
         assert row["errors"] == {question: of["error_after"][-1] for question, of in alone["questions"].items()}
         assert row["looked_at"] == alone["looked_at_after"][-1] and row["updates"] == 2
-    (wrong,) = panels(found)
+    wrong, missed = panels(found)
+    shares = [100 * (1 - row["looked_at"]) for row in found["networks"]]
+    assert missed.curves == [("digits", [10, 25], shares)]
     assert [label for label, *_ in wrong.curves] == ["majority", "max", "top", "multi"]
     assert (tmp_path / "found.png").exists()
     trained(tmp_path / "top", tiny_config(digits, updates=1, training_images=20, **SCENE | {"scene": "megapixel-top"}))
