@@ -25,6 +25,7 @@ def test_no_network_is_forgotten() -> None:
         "cluttered-60",
         "flickr8k",
         "half-hour",
+        "hour",
         "megapixel",
         "megapixel-all",
         "robust",
