@@ -222,7 +222,7 @@ def table(found: dict[str, Any]) -> Table:
         "for a defect lies on one"
         for row in found["rows"]
     )
-    title = f"{found['modules']} {found['set']}, {found['defective']} of them defective. {told}"
+    title = f"{found['modules']} {found['set']}, {found['defective']} of them defective: {told}"
     header = ["trained on", "what is seen", "error", "pixels read", "million multiply-adds", "ms a module", "MiB more"]
     return Table(title, header, rows)
 
