@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.export.test_graph import KINDS, opinionated
-from tests.models.networks import captioner
+from tests.models.networks import captioner, classifier
 from tests.refusals import refusal, refused
 from wsram.cli import main
 from wsram.data.given import given
@@ -209,6 +209,11 @@ def test_what_a_page_cannot_do_is_refused_before_anything_is_written(
     refusal(lambda: export_page(opinionated(policy="map"), tmp_path, to, QUIET), "does not know", "policy, a map")
     refusal(lambda: export_page(opinionated(binding="product"), tmp_path, to, QUIET), "does not know", "a product")
     refusal(lambda: export_page(opinionated(leak=0.1), tmp_path, to, QUIET), "does not know", "leak")
+    gathering, placeless = (
+        classifier(inference=False, **odd) for odd in ({"recurrence": "evidence"}, {"binding": "none"})
+    )
+    refusal(lambda: export_page(gathering, tmp_path, to, QUIET), "does not know", "recurrence, a evidence")
+    refusal(lambda: export_page(placeless, tmp_path, to, QUIET), "does not know", "binding, a none")
     assert "--step" in refused(capsys, "export", "translated", "--to", str(to), "--step")
     assert not to.exists()
     to.mkdir()

@@ -85,10 +85,9 @@ def _require_known(network: AttentionClassifier) -> None:
     odd = sorted(network.arguments.keys() - KNOWN)
     if network.arguments["network"] not in NETWORKS:
         odd.append(f"pretrained {network.arguments['network']}")
-    if network.arguments["recurrence"] == "evidence":
-        odd.append("recurrence, one of evidence")
-    taught = {"policy": "gaussian", "binding": "sum", "leak": 0.0}
-    odd += [f"{name}, a {network.arguments[name]}" for name, kind in taught.items() if network.arguments[name] != kind]
+    taught = {"policy": ("gaussian",), "recurrence": ("relu", "gru", "lstm"), "binding": ("sum",), "leak": (0.0,)}
+    chosen = {name: network.arguments[name] for name in taught}
+    odd += [f"{name}, a {kind}" for name, kind in chosen.items() if kind not in taught[name]]
     if len(network.arguments["widths"]) != 2:
         odd.append(f"{len(network.arguments['widths'])} convolutions")
     if odd:
