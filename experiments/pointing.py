@@ -119,7 +119,7 @@ def pointing_game(
         size = (image.shape[-2], image.shape[-1])
         maps = {
             "posterior": predictor.explain(image, network.head.names[label], samples=samples).label.heat,
-            "policy": heat_map(network.prediction.sensor, size, action, torch.ones(samples)),
+            "policy": heat_map(network.prediction.sensor, size, action, torch.ones(action.scale.shape)),
             "occlusion": occlusion_map(network, image, label, samples=samples),
         }
         left, top, side = (int(each[n]) for each in (scenes.left, scenes.top, scenes.side))

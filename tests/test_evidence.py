@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.models.networks import classifier
 from tests.refusals import refusal
-from wsram.evidence import heat_map
+from wsram.evidence import heat_map, shares_of_glimpses
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
 from wsram.models.classifier import AttentionClassifier
@@ -45,7 +45,7 @@ def countable(**changes: object) -> AttentionClassifier:
 
 
 def every_sequence(network: AttentionClassifier) -> tuple[Tensor, Tensor, Action]:
-    """log p(a) (sequences,), the head's outputs (sequences, outputs) and the glimpses, of every choice of scales."""
+    """log p(a) (sequences,), outputs (sequences, glimpses, outputs) and the glimpses, of every choice of scales."""
     log_p, outputs, places, scales = [], [], [], []
     for chosen in itertools.product(range(2), repeat=3):
         taken = iter(chosen)
@@ -56,10 +56,20 @@ def every_sequence(network: AttentionClassifier) -> tuple[Tensor, Tensor, Action
         with torch.no_grad():
             looked = network.prediction.look(image().unsqueeze(0), choose)
         log_p.append(looked.policy.scale_log_prob(looked.action.scale).sum())
-        outputs.append(looked.outputs[0])
+        outputs.append(looked.outputs_after[0])
         places.append(looked.action.location[0])
         scales.append(looked.action.scale[0])
     return torch.stack(log_p), torch.stack(outputs), Action(torch.stack(places), torch.stack(scales))
+
+
+def shared(after: Tensor, known_before: float) -> Tensor:
+    """Of sequences (sequences, glimpses), glimpse by glimpse: a half evenly, a half by what was gained."""
+    rows = []
+    for sequence in after.tolist():
+        gains = [max(0.0, now - before) for before, now in itertools.pairwise([known_before, *sequence])]
+        total = sum(gains)
+        rows.append([0.5 / len(gains) + 0.5 * (gain / total if total else 1 / len(gains)) for gain in gains])
+    return torch.tensor(rows)
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -72,15 +82,20 @@ def test_log_evidence_and_map_are_those_of_the_sum_over_every_sequence(inference
 
     assert evidence.proposal == ("inference" if inference else "policy") and evidence.samples == 6000
     for support in (evidence.label, evidence.against):
-        log_joint = log_p + outputs[:, "abcde".index(support.label)]
+        after = outputs[..., "abcde".index(support.label)]
+        log_joint = log_p + after[:, -1]
         exact = float(log_joint.logsumexp(0))
         assert 0 < support.standard_error < 0.05
         assert abs(support.log_evidence - exact) < 4 * support.standard_error
-        expected = heat_map(network.prediction.sensor, SIZE, action, log_joint.softmax(0))
-        assert float((support.heat - expected).abs().sum()) < 0.05
+        shares = shared(after, -math.log(5))
+        expected = heat_map(network.prediction.sensor, SIZE, action, log_joint.softmax(0).unsqueeze(-1) * shares)
+        assert float((support.heat - expected).abs().sum()) < 0.03
         # The two answers differ by more than that.
-        prior = heat_map(network.prediction.sensor, SIZE, action, log_p.exp())
-        assert float((prior - expected).abs().sum()) > 0.05
+        prior = heat_map(network.prediction.sensor, SIZE, action, log_p.exp().unsqueeze(-1) * shares)
+        assert float((prior - expected).abs().sum()) > 0.04
+        # And so do the shares from even ones.
+        even = heat_map(network.prediction.sensor, SIZE, action, log_joint.softmax(0).unsqueeze(-1).expand(-1, 3))
+        assert float((even - expected).abs().sum()) > 0.05
     assert [evidence.label.label, evidence.against.label] == ["b", "d"]
 
 
@@ -125,11 +140,23 @@ def test_the_other_answer_is_the_likeliest_other_one() -> None:
 
 def test_a_label_among_several_is_explained_by_its_presence() -> None:
     network = countable(answer="labels", inference=True)
-    log_p, outputs, _ = every_sequence(network)
+    log_p, outputs, action = every_sequence(network)
     evidence = Predictor(network).explain(image(), "b", samples=4000)
-    exact = float((log_p + outputs[:, 1].sigmoid().log()).logsumexp(0))
+    after = outputs[..., 1].sigmoid().log()
+    log_joint = log_p + after[:, -1]
     assert evidence.proposal == "policy"  # the inference network is told all labels or none
-    assert abs(evidence.label.log_evidence - exact) < 4 * evidence.label.standard_error + 1e-6
+    assert abs(evidence.label.log_evidence - float(log_joint.logsumexp(0))) < 4 * evidence.label.standard_error + 1e-6
+    weights = log_joint.softmax(0).unsqueeze(-1) * shared(after, -math.log(2))
+    expected = heat_map(network.prediction.sensor, SIZE, action, weights)
+    assert float((evidence.label.heat - expected).abs().sum()) < 0.05
+
+
+def test_a_sequence_that_gained_nothing_is_shared_evenly() -> None:
+    after = torch.tensor([[-1.0, -2.0], [-0.5, -0.1]])
+    assert shares_of_glimpses(after, -0.7).tolist() == [
+        [0.5, 0.5],
+        [pytest.approx(0.25 + 1 / 6), pytest.approx(7 / 12)],
+    ]
 
 
 def test_what_cannot_be_explained_is_refused() -> None:
@@ -156,7 +183,7 @@ def test_the_map_sums_to_one_and_is_the_mean_of_the_glimpses_boxes(data: st.Data
     generator = torch.Generator().manual_seed(seed)
     location = torch.rand(3, 2, 2, generator=generator, dtype=torch.float64) * 3 - 1.5
     action = Action(location, torch.randint(2, (3, 2), generator=generator))
-    weights = torch.rand(3, generator=generator).softmax(0)
+    weights = torch.rand(3, 2, generator=generator)
 
     heat = heat_map(sensor, (height, width), action, weights)
 
@@ -170,7 +197,7 @@ def test_the_map_sums_to_one_and_is_the_mean_of_the_glimpses_boxes(data: st.Data
             side = sensor.patch_size * sensor.scales[int(action.scale[m, n])]
             x, y = ((location[m, n] + 1) / 2 * (torch.tensor([width, height]) - 1) + 0.5).tolist()
             inside = ((rows - y).abs() < side / 2).unsqueeze(-1) & ((columns - x).abs() < side / 2)
-            slow += float(weights[m]) * inside / side**2
+            slow += float(weights[m, n]) * inside / side**2
     slow = slow.unflatten(0, (height, fine)).unflatten(-1, (width, fine)).mean((1, 3))
     if float(slow.sum()) > 0.05:  # the rest is beyond what a hundred parts tell
         assert float((heat - slow / slow.sum()).abs().max()) < 0.25 / sensor.patch_size
@@ -178,7 +205,7 @@ def test_the_map_sums_to_one_and_is_the_mean_of_the_glimpses_boxes(data: st.Data
 
 def test_glimpses_beside_the_image_leave_it_even() -> None:
     action = Action(torch.full((2, 1, 2), 9.0), torch.zeros(2, 1, dtype=torch.long))
-    heat = heat_map(Sensor(2, (1,)), (4, 5), action, torch.full((2,), 0.5))
+    heat = heat_map(Sensor(2, (1,)), (4, 5), action, torch.full((2, 1), 0.5))
     assert heat.tolist() == [[pytest.approx(1 / 20)] * 5] * 4
 
 

@@ -1,16 +1,24 @@
 r"""Where the evidence for an answer is: the posterior over glimpses, given that answer, as a map over the image.
 
-$$\mathrm{heat}(x) = \sum_m w^m\, \frac1N \sum_n \frac{[x \in \mathrm{box}(a_n^m)]}{|\mathrm{box}(a_n^m)|}, \qquad
+$$\mathrm{heat}(x) = \sum_m w^m \sum_n s_n^m \frac{[x \in \mathrm{box}(a_n^m)]}{|\mathrm{box}(a_n^m)|}, \qquad
   w^m \propto \frac{p(a^m|I)\, p(y|a^m, I)}{r(a^m)}, \qquad a^m \sim r$$
 
+$$s_n^m = \frac12 \left(\frac1N + \frac{g_n^m}{\sum_k g_k^m}\right), \qquad
+  g_n^m = \max\bigl(0,\ \log p(y|a_{1..n}^m, I) - \log p(y|a_{1..n-1}^m, I)\bigr)$$
+
 What it is: where this network, told that the answer is y, must have looked, given how it looks (its policy) and how it
-judges what it sees. A glimpse weighs more the more probable the sequence it belongs to makes y. Beside it stands the
-network's log-evidence, log p(y|I), estimated from the same samples with its standard error.
+judges what it sees. A glimpse weighs more the more probable the sequence it belongs to makes y, and within that
+sequence the more nats it gained itself: half of a sequence's weight is shared evenly, half by gains, before the first
+glimpse all answers being as probable. Beside the map stands the network's log-evidence, log p(y|I), estimated from the
+same samples with its standard error.
 
 What it is not: no gradient, and no account of single pixels: all of a glimpse's square has the same share. What is
-looked at whatever the answer, the first glimpse say, is in the map of every answer: only the difference of two maps
-speaks for one against the other. It is about the network; a confident and wrong network has a clear and wrong map. With
-few effective samples (`Support.effective_samples`) the map is that of a few sequences, and says little.
+looked at whatever the answer is in the map of every answer: only the difference of two maps speaks for one against the
+other. It is about the network; a confident and wrong network has a clear and wrong map. With few effective samples
+(`Support.effective_samples`) the map is that of a few sequences, and says little.
+
+Why half: gains alone follow the one glimpse that settled the answer, which is what is asked where a network gathers
+evidence glimpse by glimpse; a network that was taught by its last answer alone is to be trusted less in between.
 
 Source: Ba et al. 2015, whose inference network proposes from the posterior; self-normalised importance sampling.
 """
@@ -178,12 +186,37 @@ def explain(
         for name in (label, against):
             answer = head.names.index(name)
             if told:
-                log_weights, action = _informed(network, pyramid, answer, samples, seed)
+                after, log_ratio, action = _informed(network, pyramid, answer, samples, seed)
             else:
-                after = outputs[:, -1, answer]
-                log_weights = after if isinstance(head, ClassHead) else F.logsigmoid(after)
-            supports.append(_support(name, log_weights, network.prediction.sensor, given, action))
+                chosen = outputs[..., answer]
+                after = chosen if isinstance(head, ClassHead) else F.logsigmoid(chosen)
+                log_ratio = torch.zeros_like(after[:, -1])
+            unknown = -math.log(len(head.names) if isinstance(head, ClassHead) else 2)
+            shares = shares_of_glimpses(after, unknown)
+            log_weights = (after[:, -1] + log_ratio).double().cpu()
+            supports.append(_support(name, log_weights, shares, network.prediction.sensor, given, action))
     return Evidence(given, supports[0], supports[1], samples, "inference" if told else "policy")
+
+
+def shares_of_glimpses(after: Tensor, before: float) -> Tensor:
+    """How a sequence's weight is shared among its glimpses: half evenly, half by the nats that each gained.
+
+    Args:
+        after: (sequences, glimpses) log-probability of the answer after each glimpse.
+        before: the same before the first.
+
+    Returns:
+        (sequences, glimpses) float64; each sequence sums to 1, evenly where no glimpse gained anything.
+
+    Example:
+        >>> shares_of_glimpses(torch.tensor([[-0.7, -0.1]]), -0.7)
+        tensor([[0.2500, 0.7500]], dtype=torch.float64)
+    """
+    after = after.double().cpu()
+    gains = after.diff(dim=-1, prepend=torch.full_like(after[:, :1], before)).clamp(min=0)
+    even = torch.full_like(gains, 1 / gains.shape[-1])
+    total = gains.sum(-1, keepdim=True)
+    return (even + torch.where(total > 0, gains / total, even)) / 2
 
 
 def heat_map(sensor: Sensor, size: tuple[int, int], action: Action, weights: Tensor) -> Tensor:
@@ -195,11 +228,11 @@ def heat_map(sensor: Sensor, size: tuple[int, int], action: Action, weights: Ten
         sensor: cuts the glimpses.
         size: (height, width) of the image, in pixels.
         action: location (sequences, glimpses, 2) and scale (sequences, glimpses).
-        weights: (sequences,) of the sequences, none negative.
+        weights: (sequences, glimpses), none negative.
 
     Example:
         >>> at = Action(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long))
-        >>> heat_map(Sensor(2, (1,)), (4, 4), at, torch.ones(1))[1]
+        >>> heat_map(Sensor(2, (1,)), (4, 4), at, torch.ones(1, 1))[1]
         tensor([0.0000, 0.2500, 0.2500, 0.0000], dtype=torch.float64)
     """
     side = torch.tensor(sensor.scales, dtype=torch.float64)[action.scale.cpu()].flatten() * sensor.patch_size
@@ -213,7 +246,7 @@ def heat_map(sensor: Sensor, size: tuple[int, int], action: Action, weights: Ten
         low, high = (middle - side / 2).unsqueeze(-1), (middle + side / 2).unsqueeze(-1)
         return (torch.minimum(edge + 1, high) - torch.maximum(edge, low)).clamp(0, 1)
 
-    share = weights.cpu().double().unsqueeze(-1).expand(action.scale.shape).flatten() / side**2
+    share = weights.cpu().double().flatten() / side**2
     heat = (covered(1) * share.unsqueeze(-1)).T @ covered(0)
     total = heat.sum()
     return heat / total if total > 0 else torch.full_like(heat, 1 / heat.numel())
@@ -251,8 +284,7 @@ def _parts(samples: int) -> Iterator[int]:
         yield min(TOGETHER, samples - start)
 
 
-def _support(label: str, log_weights: Tensor, sensor: Sensor, given: Given, action: Action) -> Support:
-    log_weights = log_weights.double().cpu()
+def _support(label: str, log_weights: Tensor, shares: Tensor, sensor: Sensor, given: Given, action: Action) -> Support:
     count = len(log_weights)
     weights = log_weights.softmax(0)
     effective = float(effective_sample_size(weights))
@@ -262,22 +294,27 @@ def _support(label: str, log_weights: Tensor, sensor: Sensor, given: Given, acti
         # The delta method: the relative standard error of the mean weight, whose relative variance is M / ESS - 1.
         standard_error=math.sqrt(max(0.0, count / effective - 1) / (count - 1)),
         effective_samples=effective,
-        heat=heat_map(sensor, given.size, action, weights),
+        heat=heat_map(sensor, given.size, action, weights.unsqueeze(-1) * shares),
     )
 
 
 def _informed(
     network: AttentionClassifier, pyramid: Glimpsable, answer: int, samples: int, seed: int
-) -> tuple[Tensor, Action]:
-    """Sequences of policy and inference network, told the answer: log-weights (samples,), and the glimpses."""
+) -> tuple[Tensor, Tensor, Action]:
+    """Sequences of policy and inference network, told the answer.
+
+    Returns:
+        log p(answer) (samples, glimpses) after each glimpse; log p - log r (samples,) of the sequences; the glimpses.
+    """
     generator = torch.Generator(pyramid.device).manual_seed(seed)
     answers = torch.tensor([answer], device=pyramid.device)
     network.require_room(samples, None)
-    weights, actions = [], []
+    after, ratios, actions = [], [], []
     for count in _parts(samples):
         rollout = network(pyramid, answers, samples=count, generator=generator, defensive=SHARE)
         drawn_from = rollout.log_q_a if rollout.log_proposal is None else rollout.log_proposal
-        weights.append((rollout.log_p_y + rollout.log_p_a - drawn_from).sum(-1)[:, 0])
+        after.append(rollout.log_p_y.cumsum(-1)[:, 0])
+        ratios.append((rollout.log_p_a - drawn_from).sum(-1)[:, 0])
         actions.append([each[:, 0] for each in rollout.action])
     location, scale = (torch.cat(each) for each in zip(*actions, strict=True))
-    return torch.cat(weights), Action(location, scale)
+    return torch.cat(after), torch.cat(ratios), Action(location, scale)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from experiments import modules, mosaic
+from experiments import modules, modules_explained, mosaic
 from experiments.cli import main
 from experiments.costs import most_memory
 from tests.refusals import refused
+from wsram.data.given import Given
+from wsram.data.mosaic import Mosaic
+from wsram.evidence import explain
+from wsram.models.classifier import AttentionClassifier
+from wsram.models.pretrained import save_network
+from wsram.predictor import from_pretrained
 
 KINDS = ("mono", "poly")
 
@@ -89,3 +97,54 @@ def test_what_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_memory_is_what_a_call_takes_beyond_what_was_held() -> None:
     assert 90 < most_memory(lambda: torch.zeros(25_000_000)) < 140
+
+
+def network_that_says_defective(folder: Path) -> str:
+    network = AttentionClassifier(names=("good", "defective"), patch=20, scales=(3,), view=24, glimpses=2)
+    with torch.no_grad():
+        network.head.read.bias.copy_(torch.tensor([-30.0, 30.0]))
+    folder.mkdir()
+    save_network(network, folder)
+    return str(folder)
+
+
+def test_it_is_counted_how_often_a_map_points_at_a_defective_cell(
+    cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(modules, "TEST", 20)
+    dataset = modules.open_modules()["test"]
+    asked = []
+
+    def explained(network: AttentionClassifier, given: Given, *labels: str, **how: Any) -> SimpleNamespace:
+        """Every other time the peak is in the lower right corner of a defective cell, else in that of a good one."""
+        assert labels == ("defective", "good") and how["samples"] == 3
+        assert isinstance(given.source, Mosaic)
+        bad = dataset.defective[given.source.places]
+        row, column = (bad if len(asked) % 2 else ~bad).nonzero()[-1].tolist()
+        asked.append(bad.sum().item())
+        return SimpleNamespace(peak=lambda: (300 * column + 299.5, 300 * row + 299.5))
+
+    monkeypatch.setattr(modules_explained, "explain", explained)
+    name = network_that_says_defective(tmp_path / "network")
+    kept = tmp_path / "found.json"
+    main(["modules-explained", name, "--samples", "3", "--test", "--save", str(kept)])
+    (row,) = json.loads(kept.read_text())["rows"]
+    defective = sum(dataset.draw(n).answer for n in range(20))
+    assert defective > 3 and len(asked) == row["defective"] == row["recognised"] == defective
+    assert row["pointed_at"] == defective // 2
+    assert row["by_chance"] == pytest.approx(sum(asked) / 60)
+    assert f"{defective} of {defective}" in capsys.readouterr().out
+
+
+def test_the_map_of_a_module_is_that_of_the_whole(cells: Path, tmp_path: Path) -> None:
+    dataset = modules.open_modules()["test"]
+    network = from_pretrained(network_that_says_defective(tmp_path / "network")).network
+    (source,) = dataset.batch(torch.tensor([0])).images
+    found = explain(network, Given(source, 1800, 3000, ""), "defective", "good", samples=3)
+    assert found.label.heat.shape == (1800, 3000)
+
+
+def test_only_networks_of_modules_are_asked(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "modules-explained", "translated", command=main, name="experiments")
+    assert "translated does not say of modules" in told
+    assert "name one" in refused(capsys, "modules-explained", command=main, name="experiments")
