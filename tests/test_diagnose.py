@@ -42,6 +42,7 @@ def test_every_estimator_appears_under_every_proposal_that_fits_it(opened: tuple
         for variates in (False, True)
         if (proposal == "policy" or entry.trains_proposal) and (variates or entry.refines is None)
         if name != "wake-sleep-exact" or proposal == "inference"
+        if name != "wake-sleep-resampled" or trained.config.task == "image-classification"
     }
     assert ("wake-sleep-credit", "inference", True, False, 1.0) in ways
     assert any(way[3] for way in ways) == hasattr(trained.config, "sum_scale")
@@ -49,7 +50,8 @@ def test_every_estimator_appears_under_every_proposal_that_fits_it(opened: tuple
         assert (row["samples"], row["batch"], row["draws"]) == (2, 2, 2)
         assert 1 <= row["ess"] <= 2
         assert math.isfinite(row["bound"]) and math.isfinite(row["log_evidence"])
-        if row["proposal"] == "policy" and not row["sum_scale"]:  # by Jensen; reweighted, few samples need not heed it
+        # By Jensen; reweighted, few samples need not heed it.
+        if row["proposal"] == "policy" and not row["sum_scale"] and row["estimator"] != "wake-sleep-resampled":
             assert row["bound"] <= row["log_evidence"] + 1e-4
         # The squared norm is freed of the variance's share in it, and so may come out below zero.
         measured = [group[name] for group in row["gradient"].values() for name in ("variance", "squared_norm")]

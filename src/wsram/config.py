@@ -86,8 +86,8 @@ class EstimatorConfig:
     """How samples become gradients."""
 
     name: Annotated[str, tyro.conf.arg(name="estimator")] = "wake-sleep"
-    """wake-sleep (WS-RAM) or variational (REINFORCE), each also with -credit for every glimpse; wake-sleep-exact; or
-    vimco."""
+    """wake-sleep (WS-RAM) or variational (REINFORCE), each also with -credit for every glimpse; wake-sleep-exact;
+    wake-sleep-resampled, a particle filter; or vimco."""
     proposal: Proposal = "inference"
     """Who proposes glimpses in training: the inference network, which sees the label, or the policy."""
     control_variates: bool = True
@@ -311,6 +311,8 @@ class CaptioningConfig:
         estimator = self.estimator
         if estimator.pathwise:
             raise UserError("cells are one or another and cannot be followed; use --pathwise 0 for captions")
+        if estimator.name == "wake-sleep-resampled":
+            raise UserError("captions are not resampled between words; use another --estimator")
         if self.model.attention == "soft" and (
             estimator.samples > 1 or estimator.control_variates or estimator.proposal == "inference"
         ):

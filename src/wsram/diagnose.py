@@ -150,7 +150,13 @@ class _Way:
     def sampling(self) -> tuple[Any, ...]:
         """Ways that share this share their samples."""
         settings = self.config.estimator
-        return settings.proposal, getattr(self.config, "sum_scale", False), settings.sleep > 0, settings.pathwise
+        return (
+            settings.proposal,
+            getattr(self.config, "sum_scale", False),
+            settings.sleep > 0,
+            settings.pathwise,
+            ESTIMATORS[settings.name].resamples,
+        )
 
     def note(self, estimate: Estimate) -> None:
         """Take note of what a draw's weights were like."""
@@ -234,10 +240,12 @@ def _ways(trained: Trained, samples: int, compare: Sequence[str] | None) -> list
         return changed(_plain(trained.config), estimator=estimator)
 
     proposals: list[Proposal] = ["policy", "inference"] if teaches else ["policy"]
+    captions = trained.config.task == "image-to-text"  # which are not resampled
+    fitting = [name for name, entry in ESTIMATORS.items() if not (captions and entry.resamples)]
     ways = [
         settings(name, proposal, control_variates)
         for proposal in proposals
-        for name in compare or ESTIMATORS
+        for name in compare or fitting
         if proposal == "policy" or ESTIMATORS[name].trains_proposal
         for control_variates in ((True,) if compare else (False, True))
         if _differs(name, proposal, control_variates) or (compare and ESTIMATORS[name].refines not in compare)
@@ -337,6 +345,8 @@ def _coefficients(way: _Way, parts: Sequence[Rollout[Any, Any]]) -> list[dict[st
         if getattr(parts[0], name) is not None
     }
     given: dict[str, Any] = {"mean_log_p_a": None} | leaves
+    if parts[0].ancestors is not None:
+        given["ancestors"] = torch.cat([part.ancestors for part in parts if part.ancestors is not None], 1)
     estimate = way.estimate(replace(parts[0], **given))
     way.note(estimate)
     trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}

@@ -27,7 +27,7 @@ from wsram.costs import require_room_for_network, require_room_for_update
 from wsram.data import Dataset
 from wsram.ending import Stopped, agreed, moved, of_others, signals
 from wsram.errors import UserError
-from wsram.estimators import Estimate, estimator, sleep
+from wsram.estimators import ESTIMATORS, Estimate, estimator, sleep
 from wsram.estimators.diagnostics import effective_sample_size, gradient_variance
 from wsram.glimpse.draws import SharedGenerator
 from wsram.models.pretrained import Network
@@ -96,6 +96,9 @@ def estimation(config: Config) -> Callable[[Rollout[Any, Any]], Estimate]:
     except ValueError as error:
         raise UserError(str(error)) from error
 
+    entry = ESTIMATORS[settings.name]
+    asked = [*(["mean_log_p_a"] if entry.centred else []), *(["ancestors"] if entry.resamples else [])]
+
     def estimate_of(rollout: Rollout[Any, Any]) -> Estimate:
         estimate = surrogate(
             rollout.log_p_y,
@@ -103,7 +106,7 @@ def estimation(config: Config) -> Callable[[Rollout[Any, Any]], Estimate]:
             rollout.log_q_a,
             control_variates=settings.control_variates,
             log_proposal=rollout.log_proposal,
-            **({} if rollout.mean_log_p_a is None else {"mean_log_p_a": rollout.mean_log_p_a}),
+            **{name: value for name in asked if (value := getattr(rollout, name)) is not None},
         )
         return estimate if rollout.log_q_dreams is None else sleep(estimate, rollout.log_q_dreams, settings.sleep)
 

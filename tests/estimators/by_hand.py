@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.estimators.enumeration import Tables, World, moments, probability, tuples
-from wsram.estimators import Estimator, vimco, wake_sleep, wake_sleep_credit
+from wsram.estimators import Estimator, vimco, wake_sleep, wake_sleep_credit, wake_sleep_resampled
 
 Coefficients = tuple[list[float], list[float], list[float]]
 HandFormula = Callable[[Tables, Tensor], Coefficients]
@@ -106,7 +106,7 @@ def hand(each: Estimator, control_variates: bool, inference: bool) -> HandFormul
     """The formula of whole sequences, in which there is no credit to assign."""
     if each is vimco:
         return hand_vimco(control_variates, inference)
-    if each in (wake_sleep, wake_sleep_credit):
+    if each in (wake_sleep, wake_sleep_credit, wake_sleep_resampled):  # of one step, or of nothing resampled
         return hand_wake_sleep_cv if control_variates else hand_wake_sleep
     return hand_variational_cv if control_variates else hand_variational
 

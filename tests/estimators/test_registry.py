@@ -17,6 +17,7 @@ from wsram.estimators import (
     vimco,
     wake_sleep,
     wake_sleep_credit,
+    wake_sleep_resampled,
 )
 
 NAMED = pytest.mark.parametrize("name", ESTIMATORS)
@@ -29,6 +30,7 @@ def test_every_estimator_is_found_by_its_name() -> None:
         "wake-sleep": wake_sleep,
         "wake-sleep-credit": wake_sleep_credit,
         "wake-sleep-exact": wake_sleep_credit,
+        "wake-sleep-resampled": wake_sleep_resampled,
         "vimco": vimco,
     }
 
@@ -40,7 +42,7 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(name: str) -> None
     assert str(raised.value) == (
         f"unknown estimator {name!r}; "
         "choose one of variational, variational-credit, wake-sleep, wake-sleep-credit, wake-sleep-exact, "
-        "vimco"
+        "wake-sleep-resampled, vimco"
     )
 
 
@@ -77,6 +79,10 @@ REFUSED = {
     ("vimco", True, False, True): "needs samples of the proposal that it trains",
     ("vimco", True, True, True): "needs samples of the proposal that it trains",
 }
+REFUSED |= {
+    ("wake-sleep-resampled", inference, tempered, True): "no whole sequences"
+    for inference, tempered in product([False, True], repeat=2)
+}
 REFUSED |= {("variational-credit", *asked): said for (name, *asked), said in REFUSED.items() if name == "variational"}
 
 
@@ -108,6 +114,6 @@ print(*sorted({"rich", "tyro", "matplotlib", "accelerate", "PIL"} & set(sys.modu
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours, forbidden = done.stdout.split("\n")[:2]
-    modules = ["base", "diagnostics", "mixtures", "registry", "variational", "vimco", "wake_sleep"]
+    modules = ["base", "diagnostics", "mixtures", "registry", "resampled", "variational", "vimco", "wake_sleep"]
     assert ours.split() == ["wsram", "wsram.estimators", *(f"wsram.estimators.{name}" for name in modules)]
     assert not forbidden

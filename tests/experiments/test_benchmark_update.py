@@ -105,7 +105,7 @@ def test_it_is_the_last_update_of_the_real_task_with_all_settings(monkeypatch: p
     for options in passed:
         options.pop("generator")
     expected = dict(samples=2, with_inference=True, temperature=1.5, defensive=0.2, sum_scale=True, dreams=1)
-    expected |= dict(centred=False, pathwise=0.0)
+    expected |= dict(centred=False, pathwise=0.0, resample=False)
     assert passed
     for options in passed:
         assert options == expected | {"glimpses": config.model.glimpses}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wsram.data.vocabulary import SPECIALS
+from wsram.estimators.resampled import along
 from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.models.captioner import AttentionCaptioner
 from wsram.models.classifier import AttentionClassifier
@@ -83,6 +84,39 @@ def cell_features(batch: int = 3) -> Tensor:
     """Features (batch, cells, channels) of made-up images."""
     generator = torch.Generator().manual_seed(4)
     return torch.randn(batch, CELLS, CHANNELS, generator=generator, dtype=torch.float64)
+
+
+def check_lineages(model: AttentionClassifier, images: Tensor, answers: Tensor, rollout: Rollout[Any, Any]) -> None:
+    """Of resampled sequences each is, all the way to its first glimpse, what its glimpses by themselves would give.
+
+    Numbers and gradients, of sequences that were gone on with and of those that were not.
+    """
+    assert rollout.ancestors is not None
+    network, (samples, batch, steps) = model.prediction, rollout.log_p_y.shape
+    after = along(rollout.log_p_y, rollout.ancestors)
+    moved = 0
+    for n in range(steps):
+        at = torch.arange(samples).unsqueeze(-1).expand(samples, batch)
+        taken = []
+        for k in range(n, -1, -1):
+            location = rollout.action.location[:, :, k].gather(0, at.unsqueeze(-1).expand(*at.shape, 2))
+            taken.append(Action(location, rollout.action.scale[:, :, k].gather(0, at)))
+            at = rollout.ancestors[:, :, k].gather(0, at)
+        moved += int((at != torch.arange(samples).unsqueeze(-1)).sum())
+        lineage = Action(*(torch.stack(each[::-1], 2) for each in zip(*taken, strict=True)))
+        for m in range(samples):
+            one = Action(lineage.location[m], lineage.scale[m])
+            looked = network.look(images, following(one), n + 1)
+            expected = model.head.log_prob(looked.outputs_after, answers)[:, -1]
+            torch.testing.assert_close(after[m, :, n], expected)
+            torch.testing.assert_close(rollout.log_p_a[m, :, n], looked.policy.log_prob(one)[:, -1])
+            both = (gradients(value.sum(), network) for value in (after[m, :, n], expected))
+            for ours, theirs in zip(*both, strict=True):
+                if theirs is not None and ours is not None:
+                    torch.testing.assert_close(ours, theirs)
+                else:  # a way that is not gone yet
+                    assert theirs is None or not theirs.any()
+    assert moved
 
 
 def check_mean(plain: Rollout[Any, Any], centred: Rollout[Any, Any], inference: nn.Module) -> None:

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.models.networks import CLASSES, NAMES, check_mean, classifier, following, gradients, untouched
+from tests.models.networks import (
+    CLASSES,
+    NAMES,
+    check_lineages,
+    check_mean,
+    classifier,
+    following,
+    gradients,
+    untouched,
+)
 from tests.refusals import refusal
 from wsram.estimators import defensive_mixture, wake_sleep
 from wsram.glimpse.actions import Action, GlimpseDistribution
@@ -21,6 +30,14 @@ from wsram.models.layers import NETWORKS, RECURRENCES
 def rolled(model: AttentionClassifier, images: Tensor, answers: Tensor, samples: int = 4, **changes: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
     return model(images, answers, samples=samples, generator=generator, **changes)
+
+
+def opinionated(**changes: Any) -> AttentionClassifier:
+    """One, in float64, whose answers depend on what it sees, so that some sequences are worth more than others."""
+    model = classifier(**changes).double()
+    with torch.no_grad():
+        model.head.read.weight.mul_(60)
+    return model
 
 
 def six() -> tuple[Tensor, Tensor]:
@@ -106,6 +123,36 @@ def test_the_proposal_is_scored_as_it_was_drawn_from() -> None:
     one, other = (rolled(model, images, torch.full((6,), answer)) for answer in (0, 1))
     assert not torch.allclose(one.log_q_a, one.log_p_a)
     assert not torch.allclose(one.action.location, other.action.location)
+
+
+@pytest.mark.parametrize("changes", [{}, {"with_inference": False}, {"sum_scale": True}, {"temperature": 1.5}])
+def test_a_resampled_sequence_goes_on_from_another_as_if_it_had_been_that_one(changes: dict[str, Any]) -> None:
+    model = opinionated(recurrence="gru", scale_toll=1.0)
+    images, answers = six()
+    rollout = rolled(model, images.double(), answers, resample=True, **changes)
+    if "sum_scale" not in changes:
+        check_lineages(model, images.double(), answers, rollout)
+    plain = rolled(model, images.double(), answers, **changes)
+    assert plain.ancestors is None
+    # The first glimpses are those that there would be anyway; of the others some follow another past.
+    assert torch.equal(plain.action.location[:, :, 0], rollout.action.location[:, :, 0])
+    assert torch.equal(plain.log_p_y[..., 0], rollout.log_p_y[..., 0])
+    assert not torch.equal(plain.log_p_y[..., 1], rollout.log_p_y[..., 1])
+
+
+def test_sequences_are_gone_on_with_in_proportion_to_their_weights() -> None:
+    model = opinionated()
+    images, answers = six()
+    rollout = rolled(model, images.double(), answers, samples=2000, resample=True)
+    log_w = (rollout.log_p_a - rollout.log_q_a + rollout.log_p_y)[..., 0].detach()
+    expected = 2000 * torch.softmax(log_w, 0)
+    heirs = torch.zeros_like(expected).scatter_add(0, rollout.ancestors[..., 1], torch.ones_like(expected))
+    assert float((heirs - expected).abs().max()) < 1 + 1e-6
+
+
+def test_resampled_sequences_are_of_no_mixture() -> None:
+    model, (images, answers) = classifier(), six()
+    refusal(lambda: rolled(model, images, answers, resample=True, defensive=0.5), "use --defensive 0")
 
 
 def test_without_its_inference_network_the_policy_proposes() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.networks import CLASSES, classifier, following
+from tests.models.networks import CLASSES, check_lineages, classifier, following
 from wsram.errors import UserError
 from wsram.estimators import ESTIMATORS
 from wsram.glimpse.actions import Action
@@ -40,9 +40,10 @@ def test_every_estimator_trains_a_network_that_points(name: str, inference: bool
         return
     model = pointer()
     generator = torch.Generator().manual_seed(0)
-    kinds = {"with_inference": inference, "centred": inference and getattr(entry, "centred", False)}
+    kinds = {"with_inference": inference, "centred": inference and entry.centred, "resample": entry.resamples}
     rollout = model(images(), ANSWERS, samples=4, generator=generator, **kinds)
-    extra = {} if rollout.mean_log_p_a is None else {"mean_log_p_a": rollout.mean_log_p_a}
+    extra = {"mean_log_p_a": rollout.mean_log_p_a} if entry.centred else {}
+    extra |= {"ancestors": rollout.ancestors} if entry.resamples else {}
     entry.function(rollout.log_p_y, rollout.log_p_a, rollout.log_q_a, **extra).loss.backward()
     for part in (model.prediction.view_network, model.prediction.policy_head, model.prediction.glimpse_network):
         reached = [p.grad is not None and bool(p.grad.isfinite().all()) for p in part.parameters()]
@@ -50,6 +51,14 @@ def test_every_estimator_trains_a_network_that_points(name: str, inference: bool
     if inference:
         assert model.inference is not None
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.inference.parameters())
+
+
+def test_a_resampled_sequence_points_at_what_its_ancestor_has_not_looked_at() -> None:
+    model = pointer()
+    with torch.no_grad():
+        model.head.read.weight.mul_(60)
+    rollout = model(images(), ANSWERS, samples=4, generator=torch.Generator().manual_seed(0), resample=True)
+    check_lineages(model, images(), ANSWERS, rollout)
 
 
 @pytest.mark.parametrize("changes", [{"defensive": 0.5, "dreams": 2}, {"sum_scale": True}, {"temperature": 1.7}])

@@ -17,6 +17,7 @@ from wsram.config import ClassificationConfig, ExplorationConfig, changed
 from wsram.data.digits import SCENE, SceneDigits
 from wsram.data.mnist import Digits
 from wsram.data.scenes import scene_spec
+from wsram.estimators.resampled import along
 from wsram.glimpse.actions import GlimpseDistribution
 from wsram.glimpse.exploration import coverage_penalty
 from wsram.models.classifier import AttentionClassifier
@@ -253,24 +254,29 @@ def test_exploration_terms_are_weighed_apart_and_rewarded_or_punished() -> None:
 
 def test_the_answer_is_taught_after_every_glimpse_but_the_last() -> None:
     after = torch.tensor([[[-3.0, -2.0, -1.0]], [[-5.0, -4.0, -0.5]]], requires_grad=True)  # two samples of an image
-    gains = after.diff(dim=-1, prepend=torch.zeros(2, 1, 1))
-    loss = early_loss(gains)
+    loss = early_loss(after)
     assert loss.item() == 3.5
     (slope,) = torch.autograd.grad(loss, after)
     assert slope.tolist() == [[[-0.25, -0.25, 0.0]], [[-0.25, -0.25, 0.0]]]
-    assert early_loss(gains[..., :1]).item() == 0.0
+    assert early_loss(after[..., :1]).item() == 0.0
 
 
 def test_only_where_earlier_answers_are_taught_do_they_add_to_the_loss() -> None:
     config = changed(ClassificationConfig(), every_glimpse=0.5)
-    rollout = classifier().forward(
-        torch.rand(2, 1, 40, 40), torch.tensor([0, 1]), samples=2, generator=torch.Generator().manual_seed(0)
-    )
     task = Classification()
-    assert task.additions(changed(config, every_glimpse=0.0), rollout, 1.0) == 0.0
-    # It does not fade as exploration does.
-    for fade in (0.0, 1.0):
-        assert task.additions(config, rollout, fade).item() == pytest.approx(0.5 * early_loss(rollout.log_p_y).item())
+    for resample in (False, True):
+        rollout = classifier().forward(
+            torch.rand(2, 1, 40, 40),
+            torch.tensor([0, 1]),
+            samples=2,
+            generator=torch.Generator().manual_seed(0),
+            resample=resample,
+        )
+        assert task.additions(changed(config, every_glimpse=0.0), rollout, 1.0) == 0.0
+        early = early_loss(along(rollout.log_p_y, rollout.ancestors)).item()
+        # It does not fade as exploration does.
+        for fade in (0.0, 1.0):
+            assert task.additions(config, rollout, fade).item() == pytest.approx(0.5 * early)
 
 
 def test_digits_are_placed_in_a_scene_unless_one_was_asked_for(digits: Path) -> None:

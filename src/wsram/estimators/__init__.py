@@ -16,6 +16,7 @@ possible weigh what their ratios say, and a gradient that has no finite limit is
 from wsram.estimators.base import Estimate
 from wsram.estimators.mixtures import defensive_mixture, sleep
 from wsram.estimators.registry import ESTIMATORS, Entry, Estimator, estimator
+from wsram.estimators.resampled import wake_sleep_resampled
 from wsram.estimators.variational import variational, variational_credit
 from wsram.estimators.vimco import vimco
 from wsram.estimators.wake_sleep import wake_sleep, wake_sleep_credit
@@ -33,4 +34,5 @@ __all__ = [
     "vimco",
     "wake_sleep",
     "wake_sleep_credit",
+    "wake_sleep_resampled",
 ]

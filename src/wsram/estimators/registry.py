@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wsram.estimators.base import Estimate
+from wsram.estimators.resampled import wake_sleep_resampled
 from wsram.estimators.variational import variational, variational_credit
 from wsram.estimators.vimco import vimco
 from wsram.estimators.wake_sleep import wake_sleep, wake_sleep_credit
@@ -13,7 +14,7 @@ from wsram.estimators.wake_sleep import wake_sleep, wake_sleep_credit
 Estimator = Callable[..., Estimate]
 """From log_p_y, log_p_a and log_q_a (samples, batch, steps), nats, and the keywords `control_variates` (bool) and
 `log_proposal` (None, or the log-density that was drawn from instead of q) to an `Estimate`; `mean_log_p_a` if its entry
-says that it is centred."""
+says that it is centred, `ancestors` if it says that it resamples."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Entry:
     refines: the estimator that it is without what it adds to the control variates, by name.
     centred: whether, beside an inference network, it takes the policy's mean log-probability under it, the keyword
         `mean_log_p_a`.
+    resamples: whether its sequences are resampled after each glimpse but the last, and it takes who went on from whom,
+        the keyword `ancestors`.
     """
 
     function: Estimator
@@ -33,6 +36,7 @@ class Entry:
     reweights: bool = True
     refines: str | None = None
     centred: bool = False
+    resamples: bool = False
 
 
 ESTIMATORS: dict[str, Entry] = {
@@ -41,6 +45,7 @@ ESTIMATORS: dict[str, Entry] = {
     "wake-sleep": Entry(wake_sleep),
     "wake-sleep-credit": Entry(wake_sleep_credit, refines="wake-sleep"),
     "wake-sleep-exact": Entry(wake_sleep_credit, refines="wake-sleep-credit", centred=True),
+    "wake-sleep-resampled": Entry(wake_sleep_resampled, resamples=True),
     "vimco": Entry(vimco, reweights=False, centred=True),
 }
 """The estimators by the names that the command line knows."""
@@ -69,6 +74,8 @@ def estimator(name: str, *, inference: bool = False, tempered: bool = False, def
         raise ValueError(f"the {name} estimator cannot train an inference network; use --proposal policy")
     if defensive and not entry.reweights:
         raise ValueError(f"{name} needs samples of the proposal that it trains; use --defensive 0")
+    if defensive and entry.resamples:
+        raise ValueError(f"{name} has no whole sequences that a mixture could be of; use --defensive 0")
     if tempered and not inference and not entry.reweights:
         raise ValueError(f"{name} needs the policy's own samples; use --temperature 1 or --proposal inference")
     return entry.function

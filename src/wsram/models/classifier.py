@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsram.errors import UserError
+from wsram.estimators.base import log_ratio_of
 from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.glimpse.policies import MapDistribution, Policy
 from wsram.glimpse.pyramid import Images
@@ -21,7 +22,7 @@ from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
 from wsram.models.heads import ClassHead, Head, LabelsHead
 from wsram.models.prediction import Looked, PredictionNetwork
-from wsram.models.proposal import Proposer, require_inference
+from wsram.models.proposal import Proposer, Resampler, gains, require_inference
 from wsram.models.rollout import Rollout
 from wsram.runtime import require_memory
 
@@ -194,6 +195,7 @@ class AttentionClassifier(nn.Module):
         dreams: int = 0,
         centred: bool = False,
         pathwise: float = 0.0,
+        resample: bool = False,
     ) -> Rollout[Action, Policy]:
         """Draw action sequences from the proposal and score them.
 
@@ -211,13 +213,14 @@ class AttentionClassifier(nn.Module):
             centred: also work out the policy's mean log-probability under what proposes.
             pathwise: share of the locations' gradient that goes through the glimpses instead of through their scores;
                 for actions of the policy itself.
+            resample: go on, after each glimpse but the last, from sequences drawn in proportion to their weights.
 
         Returns:
             `Rollout`, axes samples, batch, glimpses.
 
         Raises:
-            UserError: fewer than 1 sample, a share of the policy below 0 or not below 1, a sum over scales of anything
-                but classes, or dreams without an inference network.
+            UserError: fewer than 1 sample, a share of the policy below 0 or not below 1, or any with resampling, a sum
+                over scales of anything but classes, or dreams without an inference network.
         """
         if sum_scale and not isinstance(self.head, ClassHead):
             raise UserError("only the probabilities of classes can be summed over scales; use --no-sum-scale")
@@ -226,10 +229,15 @@ class AttentionClassifier(nn.Module):
         pyramid = self.prediction.sensor.pyramid(images, samples * count)
         proposer = Proposer((samples, len(pyramid)), generator, temperature=temperature, defensive=defensive)
         inference = self.inference if with_inference else None
+        resampler = Resampler(generator) if resample else None
+        if resample and defensive:
+            raise UserError("resampled sequences are no mixture's; use --defensive 0")
         log_q: list[Tensor] = []
         means: list[Tensor] = []
+        log_ratio = torch.zeros(())
 
         def choose(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
+            nonlocal log_ratio
             informed = None if inference is None else self.prediction.proposal(inference(raw, r2, answers), policy)
             action, proposal = proposer.draw(policy, informed, () if log_q else (samples,))
             scale_is_summed = sum_scale and len(log_q) == count - 1
@@ -237,10 +245,19 @@ class AttentionClassifier(nn.Module):
                 mean = policy.location_mean_log_prob if scale_is_summed else policy.mean_log_prob
                 means.append(mean(proposal.detach()).expand(action.scale.shape))
             log_q.append(proposal.location_log_prob(action.location) if scale_is_summed else proposal.log_prob(action))
+            if resample and len(log_q) < count:
+                log_ratio = log_ratio_of(policy.log_prob(action), log_q[-1])
             return policy.followed(action, pathwise) if isinstance(policy, GlimpseDistribution) and pathwise else action
 
-        looked = self.prediction.look(pyramid, choose, glimpses, sum_scale=sum_scale)
+        def heirs(outputs: Tensor) -> Tensor:
+            assert resampler is not None
+            return resampler.heirs(log_ratio, self.head.log_prob(outputs.unsqueeze(-2), answers).squeeze(-1))
+
+        looked = self.prediction.look(
+            pyramid, choose, glimpses, sum_scale=sum_scale, resample=None if resampler is None else heirs
+        )
         after = self.head.log_prob(looked.outputs_after, answers)
+        ancestors = None if resampler is None else resampler.ancestors(after)
         policy = looked.policy
         log_p_scales = policy.scale_log_prob(looked.action.scale)
         if sum_scale:
@@ -252,7 +269,7 @@ class AttentionClassifier(nn.Module):
         log_q_a = torch.stack(log_q, -1)
         log_proposal = proposer.density(log_p_a, log_q_a)
         return Rollout(
-            log_p_y=after.diff(dim=-1, prepend=torch.zeros_like(after[..., :1])),
+            log_p_y=gains(after, ancestors),
             log_p_a=log_p_a,
             log_q_a=log_q_a,
             action=looked.action,
@@ -260,6 +277,7 @@ class AttentionClassifier(nn.Module):
             log_proposal=log_proposal,
             mean_log_p_a=proposer.mean(torch.stack(means, -1), log_p_a, log_proposal) if centred else None,
             log_p_y_view=self._from_view(policy, answers),
+            ancestors=ancestors,
             log_q_dreams=self.dream(pyramid, dreams, generator, glimpses, sum_scale) if dreams else None,
         )
 

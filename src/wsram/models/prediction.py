@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,9 @@ SHORTEST = 1e-12
 """Length below which a state is not made one of unit length."""
 Choose = Callable[[Policy, Tensor, Tensor], Action]
 """Given the policy, its raw outputs and r2 before a glimpse, the action to take; all (batch) or (samples, batch)."""
+Resample = Callable[[Tensor], Tensor]
+"""Given the head's outputs (samples, batch, outputs) after a glimpse, the sequence (samples, batch) int64 that each one
+goes on from."""
 
 
 class Looked(NamedTuple):
@@ -88,6 +92,17 @@ class Memory(NamedTuple):
     upper: Tensor
     lower: Tensor
     cells: Cells | None = None
+
+    def heirs(self, ancestors: Tensor) -> Memory:
+        """Of the sequences (samples, batch) that each one goes on from."""
+
+        def of(state: Tensor) -> Tensor:
+            return state.gather(0, ancestors.unsqueeze(-1).expand(*ancestors.shape, state.shape[-1]))
+
+        cells = self.cells
+        if cells is not None and cells.visited is not None:
+            cells = replace(cells, visited=of(cells.visited))
+        return Memory(of(self.upper), of(self.lower), cells)
 
     def select(self, index: Tensor) -> Memory:
         """Of the images numbered `index`."""
@@ -267,13 +282,16 @@ class PredictionNetwork(nn.Module):
         glimpses: int | None = None,
         *,
         sum_scale: bool = False,
+        resample: Resample | None = None,
     ) -> Looked:
         """Take `glimpses` (by default all) in turn at images or their pyramid, as `choose` decides.
 
         Without it they are at the policy's modes, and no policy is told of unless scales are summed over.
         The first action decides the leading axes: a (samples, batch) action makes everything after it so. With
         `sum_scale` the last glimpse is taken at every scale, whichever is chosen, and the label's probability is the
-        mean under the policy: nothing comes after it that would have to be seen at every scale too.
+        mean under the policy: nothing comes after it that would have to be seen at every scale too. With `resample` the
+        next glimpse of a sequence goes on from the sequence that this says; what is told of a glimpse is of the
+        sequence that it was taken in.
         """
         count = self.glimpses if glimpses is None else glimpses
         pyramid = self.sensor.pyramid(images, count)
@@ -286,6 +304,8 @@ class PredictionNetwork(nn.Module):
                 policies.append(policy)
             actions.append(action)
             means.append(mean)
+            if resample is not None and n + 1 < count:
+                memory = memory.heirs(resample(self.head(mean)))
         if sum_scale:
             log_p = policies[-1].scale_log_prob(self._at_every_scale(actions[-1]).scale)
             last = torch.logsumexp(log_p.unsqueeze(-1) + self.head(means.pop()), 0).unsqueeze(-2)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wsram.errors import UserError
 from wsram.estimators import defensive_mixture
 from wsram.estimators.base import before
+from wsram.estimators.resampled import resample
 from wsram.glimpse.draws import drawn
 
 
@@ -86,6 +87,46 @@ def _where(mask: Tensor, a: Any, b: Any) -> Any:
     if isinstance(a, Tensor):
         return torch.where(mask.view(*mask.shape, *[1] * (a.ndim - mask.ndim)), a, b)
     return type(a)(*(_where(mask, x, y) for x, y in zip(a, b, strict=True)))
+
+
+class Resampler:
+    """Resamples the sequences of one rollout between its steps; see `wsram.estimators.resampled`.
+
+    Args:
+        generator: draws one number for each example and step.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+        self.taken: list[Tensor] = []
+        self.before: Tensor | None = None
+
+    def heirs(self, log_ratio: Tensor, after: Tensor) -> Tensor:
+        """Which sequence (samples, batch) int64 each one goes on from.
+
+        Args:
+            log_ratio: (samples, batch) log p - log q of the actions that were just taken.
+            after: (samples, batch) log-probability of the answer after them.
+        """
+        after = after.detach()
+        gained = after if self.before is None else after - self.before
+        uniform = drawn(torch.rand, (after.shape[1], 1), self.generator, gained).squeeze(-1)
+        ancestors = resample(log_ratio + gained, uniform)
+        self.before = after.gather(0, ancestors)
+        self.taken.append(ancestors)
+        return ancestors
+
+    def ancestors(self, like: Tensor) -> Tensor:
+        """(samples, batch, steps) of the whole rollout, whose shape is that of `like`; each itself before the first."""
+        first = torch.arange(len(like), device=like.device).unsqueeze(-1).expand(like.shape[:2])
+        return torch.stack([first, *self.taken], -1)
+
+
+def gains(after: Tensor, ancestors: Tensor | None) -> Tensor:
+    """What each step adds to (samples, batch, steps) `after` it, over what the sequence had that it went on from."""
+    if ancestors is None or after.shape[-1] == 1:
+        return after.diff(dim=-1, prepend=torch.zeros_like(after[..., :1]))
+    return torch.cat([after[..., :1], after[..., 1:] - after[..., :-1].gather(0, ancestors[..., 1:])], -1)
 
 
 N = TypeVar("N", bound=nn.Module)

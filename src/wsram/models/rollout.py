@@ -30,6 +30,8 @@ class Rollout(Generic[A, P]):
         if an estimator wants to know. Its gradient is what is meant: θ, the mean of the policy's score.
     log_p_y_view: (batch,) log p(y | view), if the view gives evidence of its own; no answer is read from it.
         Gradient: θ.
+    ancestors: (samples, batch, steps) int64, the sequence of the step before that each one goes on from, if sequences
+        were resampled between steps; of the first step, itself. What log_p_y gains is over that one.
     log_q_dreams: (dreams, batch, steps) log-probability under the inference network of what the model dreamt, if it
         did. Gradient: η.
     """
@@ -42,4 +44,5 @@ class Rollout(Generic[A, P]):
     log_proposal: Tensor | None = None
     mean_log_p_a: Tensor | None = None
     log_p_y_view: Tensor | None = None
+    ancestors: Tensor | None = None
     log_q_dreams: Tensor | None = None

@@ -16,7 +16,9 @@ from wsram.data.augment import augmented
 from wsram.data.digits import SCENE
 from wsram.data.mnist import is_digits
 from wsram.errors import UserError
+from wsram.estimators import ESTIMATORS
 from wsram.estimators.diagnostics import scale_usage
+from wsram.estimators.resampled import along
 from wsram.glimpse.actions import Action
 from wsram.glimpse.exploration import coverage_penalty, entropy_bonus
 from wsram.glimpse.policies import Policy
@@ -70,15 +72,15 @@ def exploration_terms(explore: ExplorationConfig, policy: Policy) -> Tensor | fl
     return terms
 
 
-def early_loss(log_p_y: Tensor) -> Tensor:
+def early_loss(after: Tensor) -> Tensor:
     """Minus the log-probability of the answer after every glimpse but the last, on average; scalar, nats.
 
     Args:
-        log_p_y: (samples, batch, glimpses) what it gains after each, as of `wsram.models.rollout.Rollout`.
+        after: (samples, batch, glimpses) the log-probability after each.
 
     Source: deep supervision (Lee et al. 2015), here of a recurrent network's earlier answers.
     """
-    early = log_p_y.cumsum(-1)[..., :-1]
+    early = after[..., :-1]
     return -early.mean() if early.numel() else early.sum()
 
 
@@ -143,6 +145,7 @@ class Classification:
             dreams=int(config.estimator.sleep > 0),
             centred=centred(config.estimator),
             pathwise=config.estimator.pathwise,
+            resample=ESTIMATORS[config.estimator.name].resamples,
             glimpses=glimpses_at(config, update.step),
         )
 
@@ -151,7 +154,9 @@ class Classification:
         terms = fade * exploration_terms(config.exploration, rollout.policy)
         if rollout.log_p_y_view is not None:
             terms = terms - rollout.log_p_y_view.mean()
-        return terms + config.every_glimpse * early_loss(rollout.log_p_y) if config.every_glimpse else terms
+        if config.every_glimpse:
+            terms = terms + config.every_glimpse * early_loss(along(rollout.log_p_y, rollout.ancestors))
+        return terms
 
     def measures(self, rollout: GlimpseRollout) -> dict[str, Tensor]:
         """Glimpses taken, the spread of locations and the use of scales."""
