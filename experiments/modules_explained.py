@@ -1,4 +1,4 @@
-"""Does the map of the evidence for a defect have its maximum on a defective cell of a module of solar cells?
+"""Where in a module of solar cells the map of the evidence for a defect points: at a defective cell?
 
 Source: Zhang et al. 2016 (Top-down neural attention by excitation backprop), the pointing game.
 """
@@ -14,6 +14,7 @@ import torch
 from experiments.modules import COLUMNS, ROWS, SIDE, Modules, open_modules
 from experiments.pages import require_writable, shown
 from wsram.data.given import Given
+from wsram.data.mosaic import Mosaic
 from wsram.errors import UserError
 from wsram.evidence import explain
 from wsram.models.classifier import AttentionClassifier
@@ -93,12 +94,11 @@ def _pointed(network: AttentionClassifier, dataset: Modules, samples: int) -> di
         if not module.answer:
             continue
         defective += 1
-        (source,) = images = dataset.batch(torch.tensor([n])).images
+        given = Given(Mosaic(dataset.photos, module.places), ROWS * SIDE, COLUMNS * SIDE, "")
         with torch.inference_mode(), precision():
-            said = int(network.predict(images).outputs[0].argmax())
+            said = int(network.predict([given.source]).outputs[0].argmax())
         if said:
             recognised += 1
-            given = Given(source, ROWS * SIDE, COLUMNS * SIDE, "")
             x, y = explain(network, given, "defective", "good", samples=samples, autocast=precision).peak()
             pointed_at += bool(module.decides[int(y) // SIDE, int(x) // SIDE])
             by_chance += float(module.decides.double().mean())

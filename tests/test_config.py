@@ -254,6 +254,7 @@ BAD_CAPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "coverage": (dict(coverage=NAN), "coverage must be a finite number"),
     "dropout of nan": (dict(dropout=NAN), "dropout must be a finite number"),
     "a path": (dict(name="variational", proposal="policy", pathwise=0.5), "cannot be followed"),
+    "resampling": (dict(name="wake-sleep-resampled"), "not resampled between words"),
     "counts": (dict(min_count=0), "min count must be at least 1"),
     "captions of no word": (dict(longest=0), "longest must be at least 1"),
     "soft attention with samples": (dict(attention="soft"), "soft attention draws nothing"),
