@@ -49,6 +49,8 @@ class Mnist:
     """Leave alone the trials that the results hold already, wherever they were run, and add others."""
     from_files: bool = False
     """Run nothing: make the page from its results.json alone."""
+    so_far: bool = False
+    """Run nothing: make the page of the trials that are finished, whoever has the others in hand."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ def _mnist(args: Mnist, screen: Screen) -> None:
         results=results,
         rates_from=args.rates_from,
         extend=args.extend,
+        so_far=args.so_far,
     )
 
 

@@ -298,6 +298,7 @@ def reproduce(
     results: Path,
     rates_from: Path | None = None,
     extend: bool = False,
+    so_far: bool = False,
 ) -> Path:
     """Run what is not finished of the experiments, and make their page.
 
@@ -310,12 +311,13 @@ def reproduce(
         results: folder of the page, its figures and the small file they are made from.
         rates_from: folder of other results, whose learning rates are taken, and shown.
         extend: leave alone what `results` holds already, wherever it was run, and add to it.
+        so_far: run nothing, and make the page of what is finished.
 
     Returns:
         The page.
 
     Raises:
-        UserError: data that cannot be had, a trial that failed, no learning rates chosen yet, a folder that cannot be
+        UserError: data that cannot be had, a trial that failed, no learning rates chosen yet, nothing finished, a folder that cannot be
             written or holds runs with other settings, or results to extend that are of another budget.
     """
     task, base = TASKS[base.task], resolved(base)
@@ -332,7 +334,7 @@ def reproduce(
         rates = other["chosen"]
         published = [*of(other["trials"], "tuning"), *(t for t in published if t["group"] != "tuning")]
     if rates is None:
-        if only not in (None, "tuning"):
+        if only not in (None, "tuning") or so_far:
             raise UserError(f"no learning rates are chosen in {folder} yet; run without --only, or with --only tuning")
         run_trials(tuning, folder, screen, lambda trial, run: None)
         rates = choose_rates(tuning, folder)
@@ -342,13 +344,15 @@ def reproduce(
         return [trial for trial in trials if (trial.group, trial.name, trial.seed) not in there]
 
     failures: list[str] = []
-    if only != "tuning":
+    if only != "tuning" and not so_far:
         wanted = absent(main_trials(base, budget, rates, only))
         failures = run_trials(wanted, folder, screen, lambda trial, run: measure(budget, trial, run))
     trials = absent([*tuning, *main_trials(base, budget, rates)])
     kept = records(trials, folder, FILES, lambda trial: CURVE if trial.group == "table1" else CURVE[:4], failures)
     # A trial may have been stopped, or be in another process' hands, between its last update and its last measurement.
     whole = [trial for trial in kept if trial["group"] == "tuning" or MEASURED_LAST in trial]
+    if so_far and all(trial["group"] == "tuning" for trial in [*published, *whole]):
+        raise UserError(f"nothing is finished in {folder} yet; run without --so-far")
     made = {
         "experiment": "mnist",
         "budget": dataclasses.asdict(budget),

@@ -159,18 +159,24 @@ def looking(kept: str) -> str:
     """What an experiment kept of how networks look, a table for each network, and what made it.
 
     Args:
-        kept: the experiment, or the experiment, a dash and how names of its networks begin.
+        kept: the experiment, or the experiment, a dash and the first words of its networks' names.
     """
     table = importlib.import_module(f"experiments.{kept.partition('-')[0]}").table
     parts = []
-    for path in sorted((ROOT / "docs" / "results" / "looking").glob(f"{kept}*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        shown, made = table(found), found["provenance"]
-        origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}."
-        picture = path.with_suffix(".png")
-        drawn = f"![{path.stem}](results/looking/{picture.name})\n\n" if picture.exists() else ""
-        parts.append(f"{shown.title}.\n\n{drawn}{shown.markdown()}\n\n{origin}")
+    for path in sorted((ROOT / "docs" / "results" / "looking").glob("*.json")):
+        if f"{path.stem}-".startswith(f"{kept}-"):
+            parts.append(_record(table, path))
     return "\n\n".join(parts)
+
+
+def _record(table: Callable[[Any], Table], path: Path) -> str:
+    """What one file holds, by its experiment's table, with the picture beside it."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    shown, made = table(found), found["provenance"]
+    origin = f"`{made['command']}`; commit {made['commit']}; {made['machine']}; torch {made['torch']}."
+    picture = path.with_suffix(".png")
+    drawn = f"![{path.stem}](results/looking/{picture.name})\n\n" if picture.exists() else ""
+    return f"{shown.title}.\n\n{drawn}{shown.markdown()}\n\n{origin}"
 
 
 def all_questions() -> str:
@@ -246,7 +252,7 @@ PARTS: dict[str, Callable[[], str]] = {
         f"looking: {name}": functools.partial(looking, name)
         for name in (
             *("pointing", "glimpsed-solar", "glimpsed-scenes", "megapixel", "canvases", "training_images"),
-            *("mosaic", "modules"),
+            *("mosaic", "modules", "modules_explained"),
         )
     },
     **{

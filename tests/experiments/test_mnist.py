@@ -245,6 +245,26 @@ def test_results_are_extended_by_what_they_lack_wherever_the_rest_was_run(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_page_is_made_of_what_is_finished_while_others_have_the_rest_in_hand(
+    whole: Path, tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "half-way"
+    shutil.copytree(whole, root)
+    shutil.rmtree(root / "results")
+    going = trial(root, "table1/ws-ram-cv")
+    (going / "looking.json").unlink()
+    capsys.readouterr()
+    main(words(root, digits, "--so-far"))
+    assert "Trial" not in capsys.readouterr().out and not (going / "looking.json").exists()
+    found = {(each["group"], each["name"]) for each in load(root / "results")["trials"]}
+    assert ("table1", "var-cv") in found and ("table1", "ws-ram-cv") not in found
+    shutil.rmtree(root / "runs")
+    assert "no learning rates" in refused(capsys, *words(root, digits, "--so-far"))
+    rates = ["--rates-from", str(whole / "results")]
+    assert "nothing is finished" in refused(capsys, *words(root, digits, "--so-far", *rates))
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_trial_that_fails_is_named_and_the_others_are_there(
     whole: Path, tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
