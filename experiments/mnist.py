@@ -317,8 +317,9 @@ def reproduce(
         The page.
 
     Raises:
-        UserError: data that cannot be had, a trial that failed, no learning rates chosen yet, nothing finished, a folder that cannot be
-            written or holds runs with other settings, or results to extend that are of another budget.
+        UserError: data that cannot be had, a trial that failed, no learning rates chosen yet, nothing finished, a
+            folder that cannot be written or holds runs with other settings, or results to extend that are of another
+            budget.
     """
     task, base = TASKS[base.task], resolved(base)
     splits = task.open(base)  # what is wrong with the data is said once, not by every trial

@@ -298,7 +298,10 @@ def _tuning(trials: Sequence[Record], made: Mapping[str, Any], folder: Path) -> 
     if not ours:
         return
     yield "## Learning rates"
-    rates = list(dict.fromkeys(made["budget"]["rates"]))
+    budget = made["budget"]
+    # They may have been tuned under another budget than the runs above; at a rate of this one all may have failed.
+    of_this = all(trial["updates"] == budget["tuning_updates"] for trial in ours)
+    rates = sorted({trial["learning_rate"] for trial in ours} | set(budget["rates"] if of_this else ()))
     rows = []
     for name, chosen in made["chosen"].items():
         row = [_title(name)]

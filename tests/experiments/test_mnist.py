@@ -13,7 +13,7 @@ import pytest
 
 from experiments import mnist, mnist_page
 from experiments.cli import main
-from experiments.pages import RESULTS, load
+from experiments.pages import RESULTS, load, save
 from experiments.published import MNIST_ERROR
 from experiments.statistics import shown
 from experiments.trials import Trial
@@ -262,6 +262,18 @@ def test_a_page_is_made_of_what_is_finished_while_others_have_the_rest_in_hand(
     assert "no learning rates" in refused(capsys, *words(root, digits, "--so-far"))
     rates = ["--rates-from", str(whole / "results")]
     assert "nothing is finished" in refused(capsys, *words(root, digits, "--so-far", *rates))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_rates_tuned_under_another_budget_are_shown_as_they_were_tried(whole: Path, tmp_path: Path) -> None:
+    made = load(whole / "results")
+    others = made["budget"] | {"rates": [0.5]}
+    for budget, columns in (
+        (others, "| method | 0.001 | 0.003 | 0.5 |"),  # of this budget, so that at 0.5 every run has failed
+        (others | {"tuning_updates": 9}, "| method | 0.001 | 0.003 |\n"),
+    ):
+        text = save(tmp_path, made | {"budget": budget}, mnist_page.page).read_text()
+        assert columns in text and ("failed" in text) == ("0.5" in columns)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -18,6 +18,7 @@ DOCS = ROOT / "docs"
 COMMANDS = {
     "mnist-standard": "mnist",
     "mnist-long": "mnist",
+    "mnist-paper": "mnist",
     "mnist-short-best": "mnist",
     "flickr8k-standard": "flickr8k",
 }
