@@ -182,8 +182,6 @@ def _record(table: Callable[[Any], Table], path: Path) -> str:
 
 def all_questions() -> str:
     """Errors of networks that look at megapixel MNIST, at their modes and by a vote, beside a published network's."""
-    kept = {name: json.loads((ROOT / "docs" / "results" / "looking" / f"megapixel-{name}-test.json").read_text())
-            for name in ("all", "top", "1000", "majority", "elastic", "elastic-top", "fresh", "evidence", "evidence-top")}  # fmt: skip
     # Iterative Patch Selection, by its authors' logs of 150 epochs; with 1,000 images on 3000x3000 with 800 scribbles.
     published = {"majority": "0.9", "max": "6.3", "top": "7.3", "multi": "18.1"}
     asked = {
@@ -197,6 +195,8 @@ def all_questions() -> str:
         "evidence": "all four at once, `--elastic`, evidence",
         "evidence-top": "asked alone, `--elastic`, evidence",
     }
+    folder = ROOT / "docs" / "results" / "looking"
+    kept = {name: json.loads((folder / f"megapixel-{name}-test.json").read_text(encoding="utf-8")) for name in asked}
     rows = []
     for name, found in kept.items():
         for question, of in found["questions"].items():
