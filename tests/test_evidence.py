@@ -93,9 +93,13 @@ def test_log_evidence_and_map_are_those_of_the_sum_over_every_sequence(inference
         # The two answers differ by more than that.
         prior = heat_map(network.prediction.sensor, SIZE, action, log_p.exp().unsqueeze(-1) * shares)
         assert float((prior - expected).abs().sum()) > 0.04
-        # And so do the shares from even ones.
-        even = heat_map(network.prediction.sensor, SIZE, action, log_joint.softmax(0).unsqueeze(-1).expand(-1, 3))
+        # So they do where all glimpses of a sequence count the same, and those shares differ from even ones.
+        even, even_prior = (
+            heat_map(network.prediction.sensor, SIZE, action, weights.unsqueeze(-1).expand(-1, 3))
+            for weights in (log_joint.softmax(0), log_p.exp())
+        )
         assert float((even - expected).abs().sum()) > 0.05
+        assert float((even - even_prior).abs().sum()) > 0.05
     assert [evidence.label.label, evidence.against.label] == ["b", "d"]
 
 

@@ -39,7 +39,8 @@ def resample(log_weights: Tensor, uniform: Tensor) -> Tensor:
     Source: Carpenter et al. 1999; Kitagawa 1996.
     """
     count = len(log_weights)
-    edges = share(log_weights).double().cumsum(0)
+    # Both sides of the comparison in one type, summed in a finer one: even weights must have even edges.
+    edges = share(log_weights).double().cumsum(0).to(uniform.dtype)
     at = (torch.arange(count, device=edges.device).unsqueeze(-1) + uniform) / count
     # Rounding may leave the last edge below 1.
     return torch.searchsorted(edges.T.contiguous(), at.T.contiguous(), right=True).clamp(max=count - 1).T

@@ -124,9 +124,10 @@ class Resampler:
 
 def gains(after: Tensor, ancestors: Tensor | None) -> Tensor:
     """What each step adds to (samples, batch, steps) `after` it, over what the sequence had that it went on from."""
-    if ancestors is None or after.shape[-1] == 1:
-        return after.diff(dim=-1, prepend=torch.zeros_like(after[..., :1]))
-    return torch.cat([after[..., :1], after[..., 1:] - after[..., :-1].gather(0, ancestors[..., 1:])], -1)
+    earlier = after[..., :-1]
+    if ancestors is not None:
+        earlier = earlier.gather(0, ancestors[..., 1:])
+    return torch.cat([after[..., :1], after[..., 1:] - earlier], -1)
 
 
 N = TypeVar("N", bound=nn.Module)
