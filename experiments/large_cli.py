@@ -61,7 +61,7 @@ class MosaicTrain:
     mosaics: int = 2000
     """Training mosaics whose views are read by the pretrained network, once."""
     photos: int = 12
-    """Along each side of a mosaic; the view has 24 pixels for each."""
+    """Along each side of a mosaic; the view has as many pixels for each as that of the recipe."""
     start_from: str | None = None
     """A network to go on from: one that was taught by smaller mosaics, say."""
     updates: int = 1000
@@ -148,11 +148,11 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
 
 
 def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
-    from experiments.mosaic_training import teach
+    from experiments.mosaic_training import teach, view_of
 
     names = ("photos", "start_from", "updates", "batch", "samples", "seed")
     changes = {name: getattr(args, name) for name in names}
-    changes |= {"view": 24 * args.photos, "evaluate_every": max(1, args.updates // 20)}
+    changes |= {"view": view_of(args.photos), "evaluate_every": max(1, args.updates // 20)}
     teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes, pixels=args.pixels)
 
 

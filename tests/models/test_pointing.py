@@ -174,5 +174,10 @@ def test_a_pretrained_network_sees_cells_of_its_own_size() -> None:
     model(images().float(), ANSWERS, samples=2, generator=torch.Generator().manual_seed(0)).log_p_a.sum().backward()
     learned = [name for name, p in model.prediction.view_network.named_parameters() if p.grad is not None]
     assert "layers.2.weight" in learned and not any(name.startswith("layers.0") for name in learned)
-    with pytest.raises(UserError, match="cells of 8 pixels, got a map's stride of 4"):
-        classifier(**(SETTINGS | kind | {"map_stride": 4}))
+    deeper = classifier(**(SETTINGS | kind | {"map_stride": 16}))
+    stages = [len(each.prediction.view_network.layers[0].blocks) for each in (model, deeper)]
+    assert stages == [5, 11]  # up to the third stage, and the fifth
+    with pytest.raises(UserError, match="cells of 2, 4, 8, 16, 32 pixels, got a map's stride of 12"):
+        classifier(**(SETTINGS | kind | {"map_stride": 12}))
+    with pytest.raises(UserError, match="cells of 8 pixels, got a map's stride of 16"):
+        classifier(**(SETTINGS | kind | {"network": "efficientnet-lite0:3", "map_stride": 16}))

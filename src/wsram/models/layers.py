@@ -13,7 +13,7 @@ from wsram.data.distortion import DRAWS, distort
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.actions import Action, at_least_float32
 from wsram.glimpse.policies import Cells, contrast_of
-from wsram.models.trunk import ALWAYS_FROZEN, TRUNKS, Trunk, is_trunk
+from wsram.models.trunk import ALWAYS_FROZEN, TRUNKS, Trunk, is_trunk, last_stage
 
 RECURRENCES = ("relu", "gru", "lstm", "evidence")
 NETWORKS = ("fc", "conv")
@@ -240,7 +240,8 @@ class MapNetwork(nn.Module):
     """The low-resolution view of the whole image, as cells that a policy can point at.
 
     Two convolutions see a cell and those around it; or one that reads the features of a pretrained network, up to its
-    stage `VIEW_STAGE`. The map starts at the contrast of the view (see `contrast_of`), whose weight is learned.
+    last stage whose cells are as large as the map's. The map starts at the contrast of the view (see `contrast_of`),
+    whose weight is learned.
 
     Args:
         kind: of network, see `GlimpseNetwork`; what is not pretrained are the two convolutions.
@@ -275,7 +276,7 @@ class MapNetwork(nn.Module):
         self.stride = stride
         first, second = widths[:2] if len(widths) > 1 else (*widths, *widths)
         if is_trunk(kind):
-            trunk = Trunk(kind, channels, freeze=freeze, deepest=VIEW_STAGE)
+            trunk = Trunk(kind, channels, freeze=freeze, deepest=last_stage(stride))
             if stride != trunk.stride:
                 raise UserError(f"{kind} sees cells of {trunk.stride} pixels, got a map's stride of {stride}")
             # Over all cells at once, so that they still differ by as much as they did. Nothing of it is learned: torch

@@ -10,6 +10,8 @@ Source: Tan & Le 2019 (EfficientNet); its variant without squeeze-and-excitation
 from __future__ import annotations
 
 import math
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import torch
@@ -36,6 +38,20 @@ SHARE = 0.1
 """Of the learning rate, for stages that learn: steps that teach new layers would unteach them."""
 STEM = 32
 """Channels of the first convolution."""
+
+
+def last_stage(stride: int) -> int:
+    """The last stage whose cells are of `stride` pixels a side; `UserError` if there is none.
+
+    Example:
+        >>> last_stage(8), last_stage(16)
+        (3, 5)
+    """
+    strides = [2 * prod for prod in accumulate((step for _, step, _ in _STAGES), mul)]
+    if stride not in strides:
+        known = ", ".join(map(str, sorted(set(strides))))
+        raise UserError(f"a pretrained network sees cells of {known} pixels, got a map's stride of {stride}")
+    return len(strides) - strides[::-1].index(stride)
 
 
 def is_trunk(kind: str) -> bool:
