@@ -30,7 +30,7 @@ from wsram.halting import least
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead
 from wsram.models.layers import MeanAndMost
-from wsram.models.prediction import Choose, Looked
+from wsram.models.looking import Choose, Looked
 from wsram.models.trunk import Trunk, fill_pretrained, is_trunk
 from wsram.provenance import provenance
 from wsram.tables import Table

@@ -29,7 +29,6 @@ from wsram.config import ClassificationConfig, changed
 from wsram.data.mosaic import Mosaic, Mosaics
 from wsram.evaluate import make_folder
 from wsram.glimpse.policies import Cells, contrast_of
-from wsram.image_settings import ImageData
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.layers import MapNetwork
 from wsram.models.pretrained import save_network
@@ -230,7 +229,7 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
 def view_of(photos: int) -> int:
     """Pixels of the view's side that show each photo, of so many along a mosaic, as large as the recipe's view does."""
     recipe = cast(ClassificationConfig, RECIPES["mosaic"])
-    return recipe.model.view // cast(ImageData, recipe.data).photos * photos
+    return recipe.model.view // recipe.data.photos * photos
 
 
 def shifts(network: AttentionClassifier, side: int) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from wsram.glimpse.actions import Action
 from wsram.glimpse.policies import middles
 from wsram.glimpse.source import Glimpsable
 from wsram.models.classifier import AttentionClassifier
-from wsram.models.prediction import Choose
+from wsram.models.looking import Choose
 
 MOST = 4
 """Parts of an image along each axis, at most: all of them are considered, which costs a glimpse's reading each."""

@@ -178,7 +178,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {path} ({error.strerror}); name another with --save") from error
+        raise UserError(f"cannot make the folder {path} ({error.strerror}); name another") from error
 
 
 def conclude(run: Run[Any], screen: Screen) -> None:

@@ -13,7 +13,8 @@ from wsram.glimpse.actions import Action, GlimpseDistribution
 from wsram.models.captioner import AttentionCaptioner
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.decoder import CaptionInference
-from wsram.models.prediction import Choose, PredictionNetwork
+from wsram.models.looking import Choose
+from wsram.models.prediction import PredictionNetwork
 from wsram.models.rollout import Rollout
 
 CLASSES = 5

@@ -26,7 +26,7 @@ from wsram.glimpse.policies import Cells
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import LabelsHead, NumberHead
 from wsram.models.layers import MapNetwork
-from wsram.models.prediction import Memory
+from wsram.models.looking import Memory
 
 ANSWERS: dict[str, tuple[str, ...]] = {
     "class": ("probabilities",),

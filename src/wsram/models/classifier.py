@@ -21,7 +21,8 @@ from wsram.glimpse.pyramid import Images
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import Glimpsable
 from wsram.models.heads import ClassHead, Head, LabelsHead
-from wsram.models.prediction import Looked, PredictionNetwork
+from wsram.models.looking import Looked
+from wsram.models.prediction import PredictionNetwork
 from wsram.models.proposal import Proposer, Resampler, gains, require_inference
 from wsram.models.rollout import Rollout
 from wsram.runtime import require_memory

@@ -9,7 +9,7 @@ from wsram.glimpse.pyramid import Images
 from wsram.glimpse.source import Glimpsable
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead, Head, LabelsHead
-from wsram.models.prediction import Stopped
+from wsram.models.looking import Stopped
 
 
 def sureness(head: Head, outputs: Tensor) -> Tensor:

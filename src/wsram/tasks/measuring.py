@@ -13,7 +13,7 @@ from wsram.data import Batch, Dataset
 from wsram.errors import UserError
 from wsram.glimpse.patchwork import Patchwork
 from wsram.models.classifier import AttentionClassifier
-from wsram.models.prediction import Looked
+from wsram.models.looking import Looked
 from wsram.runtime import Autocast
 
 ROWS = 2000

@@ -14,7 +14,7 @@ from wsram.glimpse.actions import Action, at_least_float32
 from wsram.glimpse.sensor import Sensor, edges_of
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead
-from wsram.models.prediction import Choose
+from wsram.models.looking import Choose
 from wsram.runtime import Autocast
 from wsram.tasks.measuring import nll
 
