@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -182,7 +183,10 @@ class Features:
 
 
 def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count: int, epoch: int | None) -> Features:
-    """The first mosaics of a set as the network's frozen parts see them, made now or kept in a file by an earlier call.
+    """The first mosaics of a set as the network's frozen parts see them, made now or kept in files by an earlier call.
+
+    Glimpses in the photos are most of the work and the same in mosaics of any size, so they are kept beside the folder
+    of the others, where the next network's are made, too.
 
     Args:
         path: the file; one that was made of something else is made anew.
@@ -191,16 +195,34 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
         count: how many, from the first.
         epoch: of which; None for those that are evaluated.
     """
-    asked = {
-        name: network.arguments[name] for name in ("network", "patch", "scales", "view", "map_stride", "precision")
-    }
-    made_of = json.dumps(
-        {"data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch, "shifts": SHIFTS} | asked
-    )
+    encode, pixels = encoder_of(network), dataset.photos.pixels
+
+    def photos() -> dict[str, Tensor]:
+        return {"photos": torch.stack([encode(pixels, corner) for corner in shifts(network, dataset.photos.side)], 1)}
+
+    reading: dict[str, Any] = {name: network.arguments[name] for name in ("network", "patch", "scales", "precision")}
+    read = {"pixels": sha256(pixels.numpy()).hexdigest()[:16], "shifts": SHIFTS} | reading
+    name = sha256(json.dumps(read).encode()).hexdigest()[:12]
+    glimpses = _kept(path.parent.parent / f"glimpses-{name}.safetensors", read, photos)
+    of = {"data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch}
+    seen = {name: network.arguments[name] for name in ("network", "view", "map_stride", "precision")}
+    return Features(**glimpses, **_kept(path, of | seen, lambda: _views(network, dataset, count, epoch)))
+
+
+def _kept(path: Path, made_of: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors that a file holds if they were made of that; else they are made, and kept there."""
+    metadata = {"made_of": json.dumps(made_of)}
     if path.exists():
         with safe_open(path, "pt") as file:
-            if file.metadata() == {"made_of": made_of}:
-                return Features(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  no mapping
+            if file.metadata() == metadata:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    made = make()
+    save_file(made, path, metadata=metadata)
+    return made
+
+
+def _views(network: AttentionClassifier, dataset: Tiled, count: int, epoch: int | None) -> dict[str, Tensor]:
+    """All of `Features` but the photos."""
     seeing, side = cast(MapNetwork, network.prediction.view_network), network.prediction.view
     drawn = [dataset.draw(n, epoch) for n in range(count)]
     found = []
@@ -213,17 +235,13 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
         cells = features.shape[-2:]
         parts = features, contrast.unflatten(-1, (1, *cells)), offset.mT.unflatten(-1, cells)
         found.append(torch.cat([part.half() for part in parts], 1))
-    encode, corners = encoder_of(network), shifts(network, dataset.photos.side)
-    made = Features(
-        photos=torch.stack([encode(dataset.photos.pixels, corner) for corner in corners], 1),
-        places=torch.stack([each.places for each in drawn]),
-        seen=torch.cat(found),
-        answers=torch.tensor([each.answer for each in drawn]),
-        decides=torch.stack([each.decides for each in drawn]),
-        factors=torch.tensor(network.prediction.sensor.scales),
-    )
-    save_file(vars(made), path, metadata={"made_of": made_of})
-    return made
+    return {
+        "places": torch.stack([each.places for each in drawn]),
+        "seen": torch.cat(found),
+        "answers": torch.tensor([each.answer for each in drawn]),
+        "decides": torch.stack([each.decides for each in drawn]),
+        "factors": torch.tensor(network.prediction.sensor.scales),
+    }
 
 
 def view_of(photos: int) -> int:
