@@ -157,6 +157,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "map_stride": dict(policy="map", network="conv"),
     "map_toll": dict(policy="map", network="conv"),
     "map_evidence": dict(policy="map", network="conv"),
+    "map_dropout": dict(policy="map", network="conv"),
 }
 
 

@@ -65,6 +65,8 @@ class ClassifierConfig:
     map_evidence: bool = False
     """Teach a map's cells the answer by themselves: each gives evidence for every one, their smooth maximum is taught
     the image's answer, and the map begins where there is most of it."""
+    map_dropout: float = 0.0
+    """Share of the features that a map's cells are read from, dropped in training."""
     binding: Literal["sum", "product", "none"] = "sum"
     """What is seen and where are added; or what is seen is weighed by where, too: which thing lies higher, say; or what
     is seen counts alone, wherever it is."""

@@ -140,6 +140,7 @@ RECIPES: dict[str, Config] = {
             policy="map",
             map_stride=16,
             map_evidence=True,
+            map_dropout=0.3,
             binding="none",
             dropout=0.5,
         ),

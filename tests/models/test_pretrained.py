@@ -138,6 +138,7 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
             "map_stride",
             "map_toll",
             "map_evidence",
+            "map_dropout",
         ):  # which have tests of their own
             assert network.arguments[name] != parameter.default  # the test can see that it survives
     folders = [tmp_path / "first", tmp_path / "second"]
@@ -158,7 +159,7 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
         dict(answer="class", calibration=(2.5,)),
         dict(answer="number", names=("größe",), unit=(40.0, 0.1), calibration=None),
         dict(longest=None, calibration=None),
-        dict(policy="map", map_stride=3, map_toll=5.0, map_evidence=True, recurrence="evidence", aim="middle"),
+        dict(policy="map", map_stride=3, map_toll=5.0, map_evidence=True, map_dropout=0.3, recurrence="evidence"),
     ],
     ids=str,
 )

@@ -254,6 +254,7 @@ class MapNetwork(nn.Module):
         toll: nats that cells lose at first once they were looked at; learned.
         answers: numbers of evidence that each cell gives, see `Cells`; 0 for none.
         freeze: whether a pretrained network stays as it is.
+        dropout: share of the features that cells are read from, dropped in training, the same ones in all of an image.
     """
 
     def __init__(
@@ -269,11 +270,13 @@ class MapNetwork(nn.Module):
         toll: float,
         freeze: bool = True,
         answers: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if stride < 1 or side % stride or side < stride:
             raise UserError(f"the view's side must be a multiple of the map's stride, got {side} and {stride}")
         self.stride = stride
+        self.dropout = dropout
         first, second = widths[:2] if len(widths) > 1 else (*widths, *widths)
         if is_trunk(kind):
             trunk = Trunk(kind, channels, freeze=freeze, deepest=last_stage(stride))
@@ -305,6 +308,8 @@ class MapNetwork(nn.Module):
 
     def cells(self, features: Tensor, contrast: Tensor, offset: Tensor) -> Cells:
         """The cells of views with these features, and contrast and offsets as `contrast_of` gives them."""
+        if self.dropout:
+            features = F.dropout2d(features, self.dropout, self.training)
         seen = self.layers[2:](features).flatten(-2).mT
         whole = F.relu(self.read(seen.mean(-2)))
         prior = at_least_float32(self.trust * contrast)

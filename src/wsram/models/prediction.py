@@ -65,7 +65,7 @@ class PredictionNetwork(nn.Module):
         aim: what a Gaussian policy's mean is learned as a difference from: the "middle" of the image, or the centre of
             the "contrast" in its view, as far as that is trusted, which is learned too.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
-        map_stride, map_toll: of the map, see `MapNetwork`.
+        map_stride, map_toll, map_dropout: of the map, see `MapNetwork`.
         map_evidence: whether each cell gives evidence for every answer: the map begins where there is most of it.
         binding, leak, warp, dropout: see `GlimpseNetwork`.
         scale_toll: nats that a scale loses at the policy's modes for each glimpse of the sequence that had it already.
@@ -96,6 +96,7 @@ class PredictionNetwork(nn.Module):
         map_stride: int = 1,
         map_toll: float = 20.0,
         map_evidence: bool = False,
+        map_dropout: float = 0.0,
         binding: str = "sum",
         leak: float = 0.0,
         warp: float = 0.0,
@@ -146,7 +147,7 @@ class PredictionNetwork(nn.Module):
         self.view_network: ViewNetwork | MapNetwork
         if policy == "map":
             pointing: dict[str, Any] = {"stride": map_stride, "units": KEY_UNITS, "toll": map_toll}
-            pointing["answers"] = len(names) if map_evidence else 0
+            pointing |= {"answers": len(names) if map_evidence else 0, "dropout": map_dropout}
             self.view_network = MapNetwork(network, side=view, features=upper_units, **pointing, **reading)
         else:
             self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
