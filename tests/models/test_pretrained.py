@@ -159,7 +159,15 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
         dict(answer="class", calibration=(2.5,)),
         dict(answer="number", names=("größe",), unit=(40.0, 0.1), calibration=None),
         dict(longest=None, calibration=None),
-        dict(policy="map", map_stride=3, map_toll=5.0, map_evidence=True, map_dropout=0.3, recurrence="evidence"),
+        dict(
+            policy="map",
+            map_stride=3,
+            map_toll=5.0,
+            map_evidence=True,
+            map_dropout=0.3,
+            recurrence="evidence",
+            aim="middle",
+        ),
     ],
     ids=str,
 )
