@@ -43,6 +43,9 @@ def test_features_stand_for_what_the_network_makes_of_pixels(taught: tuple[Path,
     assert isinstance(data, Mosaics)
     features = features_of(folder / "validation.safetensors", network, data, 6, None)  # type: ignore[arg-type]
     (folder / "validation.safetensors").unlink()
+    glimpses = sorted(folder.parent.glob("glimpses-*.safetensors"))  # of both sets' photos, for any mosaics
+    assert len(glimpses) == 2
+    glimpses[0].unlink()
     anew = features_of(folder / "validation.safetensors", network, data, 6, None)  # type: ignore[arg-type]
     assert all(torch.equal(kept, getattr(anew, name)) for name, kept in vars(features).items())
     index = torch.arange(6)
