@@ -204,7 +204,9 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
     read = {"pixels": sha256(pixels.numpy()).hexdigest()[:16], "shifts": SHIFTS} | reading
     name = sha256(json.dumps(read).encode()).hexdigest()[:12]
     glimpses = _kept(path.parent.parent / f"glimpses-{name}.safetensors", read, photos)
-    of = {"data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch}
+    sees = cast(MapNetwork, network.prediction.view_network).layers[0].state_dict()  # which learns on pixels
+    weights = sha256(b"".join(tensor.numpy().tobytes() for tensor in sees.values())).hexdigest()[:16]
+    of = {"weights": weights, "data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch}
     seen = {name: network.arguments[name] for name in ("network", "view", "map_stride", "precision")}
     return Features(**glimpses, **_kept(path, of | seen, lambda: _views(network, dataset, count, epoch)))
 

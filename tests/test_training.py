@@ -124,9 +124,16 @@ def test_what_the_environment_says_of_accumulation_is_ignored(
 
 
 # Settings that are of image files, or cannot change the network that few updates leave; each is tested elsewhere.
-WITHOUT_EFFECT = {"source", "download", "evaluate_every", "patience", "variance_draws", "freeze", "start_from"} | {
-    "scale_toll"
-}
+WITHOUT_EFFECT = {
+    "source",
+    "download",
+    "evaluate_every",
+    "patience",
+    "variance_draws",
+    "freeze",
+    "map_freeze",
+    "start_from",
+} | {"scale_toll"}
 OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentConfig())}
 OF_LARGE_SCENES = {"canvas", "digits", "elastic", "fresh", "noises", "order", "photos", "training_images"}
 # Where the odd value of a setting does not go with the others here, or needs company to matter.

@@ -129,7 +129,7 @@ RECIPES: dict[str, Config] = {
     "mosaic": ClassificationConfig(
         data=ImageData("", scene="mosaic"),
         model=ClassifierConfig(
-            glimpses=13,
+            glimpses=12,
             patch=160,
             scales=(1,),
             recurrence="evidence",
@@ -140,6 +140,7 @@ RECIPES: dict[str, Config] = {
             policy="map",
             map_stride=16,
             map_evidence=True,
+            map_freeze=False,
             map_dropout=0.3,
             binding="none",
             dropout=0.5,

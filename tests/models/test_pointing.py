@@ -175,6 +175,14 @@ def test_a_pretrained_network_sees_cells_of_its_own_size() -> None:
     learned = [name for name, p in model.prediction.view_network.named_parameters() if p.grad is not None]
     assert "layers.2.weight" in learned and not any(name.startswith("layers.0") for name in learned)
     deeper = classifier(**(SETTINGS | kind | {"map_stride": 16}))
+    seeing = classifier(**(SETTINGS | kind | {"map_stride": 16, "map_freeze": False})).prediction
+    learning = [
+        [name for name, p in part.named_parameters() if p.requires_grad and "blocks" in name]
+        for part in (seeing.glimpse_network, seeing.view_network)
+    ]
+    assert learning[0] == [] and {name.split(".")[3] for name in learning[1]} == {str(n) for n in range(5, 11)}
+    with pytest.raises(UserError, match="no others see cells of 8 pixels; use --map-stride 16"):
+        classifier(**(SETTINGS | kind | {"map_stride": 8, "map_freeze": False}))
     stages = [len(each.prediction.view_network.layers[0].blocks) for each in (model, deeper)]
     assert stages == [5, 11]  # up to the third stage, and the fifth
     with pytest.raises(UserError, match="cells of 2, 4, 8, 16, 32 pixels, got a map's stride of 12"):

@@ -138,6 +138,7 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
             "map_stride",
             "map_toll",
             "map_evidence",
+            "map_freeze",
             "map_dropout",
         ):  # which have tests of their own
             assert network.arguments[name] != parameter.default  # the test can see that it survives

@@ -67,7 +67,7 @@ class AttentionClassifier(nn.Module):
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor, contrast: see `Sensor`.
         recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
-        aim, policy, map_stride, map_toll, map_evidence, map_dropout: see `PredictionNetwork`.
+        aim, policy, map_stride, map_toll, map_evidence, map_freeze, map_dropout: see `PredictionNetwork`.
         binding, leak, warp, dropout, scale_toll: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
@@ -115,6 +115,7 @@ class AttentionClassifier(nn.Module):
         map_stride: int = 1,
         map_toll: float = 20.0,
         map_evidence: bool = False,
+        map_freeze: bool = True,
         map_dropout: float = 0.0,
         binding: str = "sum",
         leak: float = 0.0,
@@ -147,6 +148,7 @@ class AttentionClassifier(nn.Module):
             map_stride=map_stride,
             map_toll=map_toll,
             map_evidence=map_evidence,
+            map_freeze=map_freeze,
             map_dropout=map_dropout,
             binding=binding,
             leak=leak,

@@ -31,6 +31,7 @@ from wsram.glimpse.source import Glimpsable
 from wsram.models.heads import ClassHead, LabelsHead, build_head
 from wsram.models.layers import GlimpseNetwork, MapNetwork, Recurrence, ViewNetwork
 from wsram.models.looking import Choose, Looked, Memory, Resample, Stopped
+from wsram.models.trunk import ALWAYS_FROZEN, is_trunk, last_stage
 
 POLICIES = ("gaussian", "map")
 AIMS = ("middle", "contrast")
@@ -66,6 +67,7 @@ class PredictionNetwork(nn.Module):
             the "contrast" in its view, as far as that is trusted, which is learned too.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_toll, map_dropout: of the map, see `MapNetwork`.
+        map_freeze: whether what a map is read from stays as it is, if `freeze` says so too.
         map_evidence: whether each cell gives evidence for every answer: the map begins where there is most of it.
         binding, leak, warp, dropout: see `GlimpseNetwork`.
         scale_toll: nats that a scale loses at the policy's modes for each glimpse of the sequence that had it already.
@@ -96,6 +98,7 @@ class PredictionNetwork(nn.Module):
         map_stride: int = 1,
         map_toll: float = 20.0,
         map_evidence: bool = False,
+        map_freeze: bool = True,
         map_dropout: float = 0.0,
         binding: str = "sum",
         leak: float = 0.0,
@@ -148,7 +151,13 @@ class PredictionNetwork(nn.Module):
         if policy == "map":
             pointing: dict[str, Any] = {"stride": map_stride, "units": KEY_UNITS, "toll": map_toll}
             pointing |= {"answers": len(names) if map_evidence else 0, "dropout": map_dropout}
+            reading["freeze"] = freeze and map_freeze
             self.view_network = MapNetwork(network, side=view, features=upper_units, **pointing, **reading)
+            if is_trunk(network) and not map_freeze and last_stage(map_stride) <= ALWAYS_FROZEN:
+                raise UserError(
+                    f"the first {ALWAYS_FROZEN} stages stay as they are, and no others see cells of {map_stride} "
+                    "pixels; use --map-stride 16, or leave --no-map-freeze out"
+                )
         else:
             self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
         # What was found says where to look next; where to look next is no evidence.
