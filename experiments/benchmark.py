@@ -68,7 +68,7 @@ def benchmark(
     require_at_least(1, threads=min(threads, default=0))
     if not only or not set(only) <= KINDS.keys():
         raise UserError(f"expected kinds among {', '.join(KINDS)}, got {', '.join(only) or 'none'}")
-    make_folder(folder)
+    make_folder(folder, "--folder")
     device, skipped = best_device(), {}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if too_many := [n for n in threads if n > cores]:

@@ -345,7 +345,7 @@ def teach_tiled(
     Raises:
         UserError: a folder that cannot be made.
     """
-    make_folder(to)
+    make_folder(to, "--to")
     config = resolved(config)
     task, schedule = TASKS[config.task], config.schedule
     torch.manual_seed(schedule.seed)

@@ -173,12 +173,20 @@ def require_file(path: Path) -> None:
     make_folder(path.parent)
 
 
-def make_folder(path: Path) -> None:
-    """The folder that figures are to be kept in, before anything is measured; `UserError` if it cannot be."""
+def make_folder(path: Path, option: str = "--save") -> None:
+    """The folder that something is to be kept in, before any work is done.
+
+    Args:
+        path: the folder, which is made if it is not there.
+        option: that names it.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {path} ({error.strerror}); name another") from error
+        raise UserError(f"cannot make the folder {path} ({error.strerror}); name another with {option}") from error
 
 
 def conclude(run: Run[Any], screen: Screen) -> None:
