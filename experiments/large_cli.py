@@ -72,8 +72,6 @@ class MosaicTrain:
     """Glimpse sequences for each mosaic."""
     pixels: int = 0
     """Updates on pixels of eight mosaics each, after those on features."""
-    pixels_rate: float = 5e-4
-    """Their peak learning rate; the stages of the pretrained network that read the view learn at a tenth of it."""
     seed: int = 0
     """Of the initial weights, the order of the mosaics and everything drawn."""
 
@@ -155,15 +153,7 @@ def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
     names = ("photos", "start_from", "updates", "batch", "samples", "seed")
     changes = {name: getattr(args, name) for name in names}
     changes |= {"view": view_of(args.photos), "evaluate_every": max(1, args.updates // 20)}
-    teach(
-        args.data,
-        args.to,
-        screen,
-        mosaics=args.mosaics,
-        changes=changes,
-        pixels=args.pixels,
-        pixels_rate=args.pixels_rate,
-    )
+    teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes, pixels=args.pixels)
 
 
 def _modules(args: ModulesRun, screen: Screen) -> None:

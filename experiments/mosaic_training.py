@@ -47,7 +47,7 @@ from wsram.training import build_optimizer, estimation, resolved, seed_dropout, 
 SHIFTS = 3
 """Glimpses along each side of a photo whose features are made."""
 PIXELS_BATCH, PIXELS_RATE = 8, 5e-4
-"""Images of an update on pixels, and its peak learning rate, unless told otherwise."""
+"""Images of an update on pixels, and its peak learning rate."""
 Given = tuple[Any, Tensor]
 """Images, in whatever form, and their answers (batch,)."""
 TOGETHER = 8
@@ -278,14 +278,7 @@ def reading_features(network: AttentionClassifier) -> Iterator[None]:
 
 
 def teach(
-    source: str,
-    to: Path,
-    screen: Screen,
-    *,
-    mosaics: int,
-    changes: dict[str, Any],
-    pixels: int = 0,
-    pixels_rate: float = PIXELS_RATE,
+    source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[str, Any], pixels: int = 0
 ) -> AttentionClassifier:
     """Train on features of captioned photos' mosaics and write the network into a folder.
 
@@ -295,7 +288,7 @@ def teach(
         screen: where progress is told.
         mosaics: training mosaics whose views are encoded.
         changes: of the recipe's settings.
-        pixels, pixels_rate: see `teach_tiled`.
+        pixels: see `teach_tiled`.
 
     Raises:
         UserError: no such photos, or a folder that cannot be made.
@@ -305,7 +298,7 @@ def teach(
     for note in splits.notes:
         screen.say(f"Data: {note}")
     train, held_out = cast(Mosaics, splits.train), cast(Mosaics, splits.validation)
-    return teach_tiled(config, train, held_out, to, screen, mosaics, pixels=pixels, pixels_rate=pixels_rate)
+    return teach_tiled(config, train, held_out, to, screen, mosaics, pixels=pixels)
 
 
 def _updates(
@@ -338,7 +331,6 @@ def teach_tiled(
     count: int,
     *,
     pixels: int = 0,
-    pixels_rate: float = PIXELS_RATE,
 ) -> AttentionClassifier:
     """Train on features of images that are made of tiles, then on their pixels, and write the network into a folder.
 
@@ -349,7 +341,6 @@ def teach_tiled(
         screen: where progress is told.
         count: training images whose views are encoded.
         pixels: updates on pixels, after those on features.
-        pixels_rate: their peak learning rate, of which stages of a pretrained network that learn have a tenth.
 
     Raises:
         UserError: a folder that cannot be made.
@@ -385,7 +376,7 @@ def teach_tiled(
                 if step % schedule.evaluate_every == 0 or step == schedule.updates:
                     tell(step, bound, measured.measured(network, side))
         if pixels:
-            on_pixels = changed(config, updates=pixels, batch=PIXELS_BATCH, learning_rate=pixels_rate)
+            on_pixels = changed(config, updates=pixels, batch=PIXELS_BATCH, learning_rate=PIXELS_RATE)
             for step, bound in _updates(on_pixels, network, len(taught), seen):
                 if step % max(1, pixels // 10) == 0 or step == pixels:
                     tell(step, bound, {})
