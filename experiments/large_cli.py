@@ -148,11 +148,11 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
 
 
 def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
-    from experiments.mosaic_training import teach, view_of
+    from experiments.mosaic_training import teach, view_side
 
     names = ("photos", "start_from", "updates", "batch", "samples", "seed")
     changes = {name: getattr(args, name) for name in names}
-    changes |= {"view": view_of(args.photos), "evaluate_every": max(1, args.updates // 20)}
+    changes |= {"view": view_side(args.photos), "evaluate_every": max(1, args.updates // 20)}
     teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes, pixels=args.pixels)
 
 

@@ -246,7 +246,7 @@ def _views(network: AttentionClassifier, dataset: Tiled, count: int, epoch: int 
     }
 
 
-def view_of(photos: int) -> int:
+def view_side(photos: int) -> int:
     """Pixels of the view's side that show each photo, of so many along a mosaic, as large as the recipe's view does."""
     recipe = cast(ClassificationConfig, RECIPES["mosaic"])
     return recipe.model.view // recipe.data.photos * photos

@@ -133,7 +133,8 @@ WITHOUT_EFFECT = {
     "freeze",
     "map_freeze",
     "start_from",
-} | {"scale_toll"}
+    "scale_toll",
+}
 OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentConfig())}
 OF_LARGE_SCENES = {"canvas", "digits", "elastic", "fresh", "noises", "order", "photos", "training_images"}
 # Where the odd value of a setting does not go with the others here, or needs company to matter.

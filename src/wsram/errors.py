@@ -25,6 +25,17 @@ def require_at_least(least: float, **values: float) -> None:
             raise UserError(f"{name.replace('_', ' ')} must be at least {least}, got {value}")
 
 
+def require_dropout(**shares: float) -> None:
+    """`UserError` unless each is a share that can be dropped: from 0 to below 1.
+
+    Example:
+        >>> require_dropout(map_dropout=0.3)
+    """
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise UserError(f"{name.replace('_', ' ')} is a share of the features, from 0 to below 1, got {share}")
+
+
 def printable(text: str) -> str:
     r"""The text with control characters, which could command a terminal, spelt out; line breaks and tabs stay.
 

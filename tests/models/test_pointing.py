@@ -164,6 +164,8 @@ def test_images_that_are_done_leave_the_others_as_they_were() -> None:
 def test_a_map_that_does_not_divide_the_view_is_refused() -> None:
     with pytest.raises(UserError, match="multiple of the map's stride, got 12 and 5"):
         pointer(map_stride=5)
+    with pytest.raises(UserError, match=r"map dropout is a share of the features, from 0 to below 1, got 1\.5"):
+        pointer(map_dropout=1.5)
     with pytest.raises(UserError, match="unknown policy 'fan'"):
         pointer(policy="fan")
 

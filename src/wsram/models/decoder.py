@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wsram.data.vocabulary import PAD
-from wsram.errors import UserError, require_at_least
+from wsram.errors import UserError, require_at_least, require_dropout
 from wsram.glimpse.actions import CellDistribution, at_least_float32
 
 ATTENTIONS = ("hard", "soft")
@@ -76,8 +76,7 @@ class CaptionDecoder(nn.Module):
         super().__init__()
         require_at_least(1, channels=channels, embedding=embedding, units=units, attention_units=attention_units)
         require_at_least(5, words=words)
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout is a share of the units, from 0 to below 1, got {dropout}")
+        require_dropout(dropout=dropout)
         if attention not in ATTENTIONS:
             raise UserError(f"unknown attention {attention!r}; choose one of {', '.join(ATTENTIONS)}")
         self.attention = attention

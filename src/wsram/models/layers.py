@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsram.data.distortion import DRAWS, distort
-from wsram.errors import UserError, require_at_least
+from wsram.errors import UserError, require_at_least, require_dropout
 from wsram.glimpse.actions import Action, at_least_float32
 from wsram.glimpse.policies import Cells, contrast_of
 from wsram.models.trunk import ALWAYS_FROZEN, TRUNKS, Trunk, is_trunk, last_stage
@@ -144,8 +144,7 @@ class GlimpseNetwork(nn.Module):
         require_at_least(0, warp=warp, leak=leak)
         if binding not in BINDINGS:
             raise UserError(f"unknown binding {binding!r}; choose one of {', '.join(BINDINGS)}")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout is a share of the features, from 0 to below 1, got {dropout}")
+        require_dropout(dropout=dropout)
         self.warp, self.dropout, self.leak = warp, dropout, leak
         if kind == "fc":
             layers: tuple[nn.Module, ...] = (
@@ -275,6 +274,7 @@ class MapNetwork(nn.Module):
         super().__init__()
         if stride < 1 or side % stride or side < stride:
             raise UserError(f"the view's side must be a multiple of the map's stride, got {side} and {stride}")
+        require_dropout(map_dropout=dropout)
         self.stride = stride
         self.dropout = dropout
         first, second = widths[:2] if len(widths) > 1 else (*widths, *widths)

@@ -10,8 +10,6 @@ Source: Tan & Le 2019 (EfficientNet); its variant without squeeze-and-excitation
 from __future__ import annotations
 
 import math
-from itertools import accumulate
-from operator import mul
 from typing import Any
 
 import torch
@@ -40,6 +38,11 @@ STEM = 32
 """Channels of the first convolution."""
 
 
+def _cell(stage: int) -> int:
+    """Pixels along the side of a cell of a stage's features."""
+    return 2 * math.prod(stride for _, stride, _ in _STAGES[:stage])
+
+
 def last_stage(stride: int) -> int:
     """The last stage whose cells are of `stride` pixels a side; `UserError` if there is none.
 
@@ -47,11 +50,11 @@ def last_stage(stride: int) -> int:
         >>> last_stage(8), last_stage(16)
         (3, 5)
     """
-    strides = [2 * prod for prod in accumulate((step for _, step, _ in _STAGES), mul)]
-    if stride not in strides:
-        known = ", ".join(map(str, sorted(set(strides))))
+    last = {_cell(stage): stage for stage in range(1, len(_STAGES) + 1)}
+    if stride not in last:
+        known = ", ".join(map(str, last))
         raise UserError(f"a pretrained network sees cells of {known} pixels, got a map's stride of {stride}")
-    return len(strides) - strides[::-1].index(stride)
+    return last[stride]
 
 
 def is_trunk(kind: str) -> bool:
@@ -102,7 +105,7 @@ class Trunk(nn.Module):
                 entering = leaving
         self.blocks = nn.Sequential(*blocks)
         self.channels = entering
-        self.stride = 2 * math.prod(stride for _, stride, _ in _STAGES[:stage])
+        self.stride = _cell(stage)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
     def cells(self, side: int) -> int:
