@@ -207,7 +207,7 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
     sees = cast(MapNetwork, network.prediction.view_network).layers[0].state_dict()  # which learns on pixels
     weights = sha256(b"".join(tensor.numpy().tobytes() for tensor in sees.values())).hexdigest()[:16]
     of = {"weights": weights, "data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch}
-    seen = {name: network.arguments[name] for name in ("network", "view", "map_stride", "precision")}
+    seen = {name: network.arguments[name] for name in ("network", "view", "map_stride", "map_apart", "precision")}
     return Features(**glimpses, **_kept(path, of | seen, lambda: _views(network, dataset, count, epoch)))
 
 
@@ -228,11 +228,22 @@ def _views(network: AttentionClassifier, dataset: Tiled, count: int, epoch: int 
     seeing, side = cast(MapNetwork, network.prediction.view_network), network.prediction.view
     drawn = [dataset.draw(n, epoch) for n in range(count)]
     found = []
+
+    def encode(view: Tensor) -> Tensor:
+        with torch.no_grad(), autocast(network.precision, view.device)():
+            return seeing.features(view)
+
+    of_photo = None
+    if seeing.apart and {seeing.stride * n for n in drawn[0].places.shape} == {side}:  # a photo is a cell: encoded once
+        small = dataset.photos.averaged(seeing.stride, seeing.stride)
+        of_photo = torch.cat([encode(part) for part in small.split(64)]).flatten(1)
     for numbers in torch.arange(count).split(TOGETHER):
         images = cast(list[Mosaic], dataset.batch(numbers, epoch).images)
         view = torch.stack([image.view(side) for image in images])
-        with torch.no_grad(), autocast(network.precision, view.device)():
-            features = seeing.features(view)
+        if of_photo is None:
+            features = encode(view)
+        else:
+            features = of_photo[torch.stack([image.places for image in images])].permute(0, 3, 1, 2)
         contrast, offset = contrast_of(view, seeing.stride)
         cells = features.shape[-2:]
         parts = features, contrast.unflatten(-1, (1, *cells)), offset.mT.unflatten(-1, cells)

@@ -163,6 +163,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "widths": dict(network="conv"),
     "pathwise": dict(name="variational", proposal="policy"),
     "map_stride": dict(policy="map", network="conv"),
+    "map_apart": dict(policy="map", network="conv", map_stride=5),
     "map_toll": dict(policy="map", network="conv"),
     "map_evidence": dict(policy="map", network="conv"),
     "map_dropout": dict(policy="map", network="conv"),

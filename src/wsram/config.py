@@ -60,8 +60,12 @@ class ClassifierConfig:
     map_stride: int = 1
     """Pixels of the view along the side of a map's cell. A pretrained network reads the view up to its last stage of
     such cells: with 8 it sees textures, with 16 what things are, at twice the arithmetic."""
+    map_apart: bool = False
+    """Read each cell of a map as a small picture of its own, by all stages of a pretrained network: for images of many
+    parts that have nothing to do with each other, as large as the cells."""
     map_toll: float = 20.0
-    """Nats that a map's cells lose at first once they were looked at, with those around them; learned."""
+    """Nats that a map's cells lose at first once they were looked at, with those around them unless cells are apart;
+    learned."""
     map_evidence: bool = False
     """Teach a map's cells the answer by themselves: each gives evidence for every one, their smooth maximum is taught
     the image's answer, and the map begins where there is most of it."""

@@ -20,7 +20,7 @@ from wsram.models.pretrained import from_pretrained
 from wsram.terminal import Screen
 
 SMALL = {
-    "network": "efficientnet-lite0:3", "patch": 80, "scales": (2,), "view": 72, "map_stride": 8, "map_freeze": True,
+    "network": "efficientnet-lite0:3", "patch": 80, "scales": (2,), "view": 72, "map_stride": 24,
     "glimpses": 2, "lower_units": 16, "upper_units": 16, "widths": (8, 8), "photos": 3, "validation": 6,
     "training_images": 12, "batch": 4, "samples": 2, "updates": 4, "evaluate_every": 2, "precision": "no",
 }  # fmt: skip

@@ -136,6 +136,7 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
             "freeze",
             "policy",
             "map_stride",
+            "map_apart",
             "map_toll",
             "map_evidence",
             "map_freeze",
@@ -163,6 +164,7 @@ def test_arguments_survive_and_the_second_copy_is_the_first_to_the_byte(kind: st
         dict(
             policy="map",
             map_stride=3,
+            map_apart=True,
             map_toll=5.0,
             map_evidence=True,
             map_dropout=0.3,

@@ -199,6 +199,7 @@ class Cells:
     features: (batch, features) of the whole view.
     evidence: (batch, cells, answers) what each cell says for every answer, of a map that is taught so; else None.
     visited: (..., batch, cells) 1 where an earlier glimpse was in the cell or beside it, else 0; None before the first.
+    around: how many cells beside one that was looked at count as visited with it, on all sides.
     """
 
     keys: Tensor
@@ -208,6 +209,7 @@ class Cells:
     features: Tensor
     evidence: Tensor | None = None
     visited: Tensor | None = None
+    around: int = 1
 
     def policy(self, raw: Tensor) -> MapDistribution:
         """The distribution that a query (..., batch, units) and logits of scales (..., batch, scales), joined, make."""
@@ -228,10 +230,10 @@ class Cells:
         return torch.logsumexp(self.evidence, -2) - math.log(self.evidence.shape[-2])
 
     def after(self, location: Tensor) -> Cells:
-        """The same once glimpses were taken at `location` (..., batch, 2): their cells and those around are visited."""
+        """The same once glimpses were taken at `location` (..., batch, 2): their cells and `around` them are visited."""
         side = math.isqrt(self.prior.shape[-1])
         cell, number = cell_of(location, side).unsqueeze(-1), torch.arange(side, device=location.device)
-        rows, columns = ((number - at).abs() <= 1 for at in (cell // side, cell % side))
+        rows, columns = ((number - at).abs() <= self.around for at in (cell // side, cell % side))
         visited = (rows.unsqueeze(-1) & columns.unsqueeze(-2)).flatten(-2).to(self.prior.dtype)
         if self.visited is not None:
             visited = torch.maximum(visited, self.visited)

@@ -67,7 +67,7 @@ class AttentionClassifier(nn.Module):
         scales: image pixels under one glimpse pixel, along each axis: what the policy may choose from.
         sensor, contrast: see `Sensor`.
         recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
-        aim, policy, map_stride, map_toll, map_evidence, map_freeze, map_dropout: see `PredictionNetwork`.
+        aim, policy, map_stride, map_apart, map_toll, map_evidence, map_freeze, map_dropout: see `PredictionNetwork`.
         binding, leak, warp, dropout, scale_toll: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
@@ -113,6 +113,7 @@ class AttentionClassifier(nn.Module):
         aim: str = "middle",
         policy: str = "gaussian",
         map_stride: int = 1,
+        map_apart: bool = False,
         map_toll: float = 20.0,
         map_evidence: bool = False,
         map_freeze: bool = True,
@@ -146,6 +147,7 @@ class AttentionClassifier(nn.Module):
             aim=aim,
             policy=policy,
             map_stride=map_stride,
+            map_apart=map_apart,
             map_toll=map_toll,
             map_evidence=map_evidence,
             map_freeze=map_freeze,

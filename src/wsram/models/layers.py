@@ -242,11 +242,16 @@ class MapNetwork(nn.Module):
     last stage whose cells are as large as the map's. The map starts at the contrast of the view (see `contrast_of`),
     whose weight is learned.
 
+    Cells that are `apart` are small pictures of their own: nothing of the others reaches into one, a pretrained network
+    reads each with all of its stages, as it reads glimpses, its middle is what is pointed at, and those around it are
+    no less worth a look once it was looked at.
+
     Args:
         kind: of network, see `GlimpseNetwork`; what is not pretrained are the two convolutions.
         channels: of the images.
         side: of the view, in pixels, a multiple of `stride`.
         stride: pixels of the view along the side of a cell.
+        apart: whether each cell is read by itself.
         features: of the whole view, from the mean of the cells.
         units: of a cell's key.
         widths: channels of the two convolutions are the first of these.
@@ -263,6 +268,7 @@ class MapNetwork(nn.Module):
         channels: int,
         side: int,
         stride: int,
+        apart: bool = False,
         features: int,
         units: int,
         widths: Sequence[int],
@@ -276,21 +282,29 @@ class MapNetwork(nn.Module):
             raise UserError(f"the view's side must be a multiple of the map's stride, got {side} and {stride}")
         require_dropout(map_dropout=dropout)
         self.stride = stride
+        self.apart = apart
         self.dropout = dropout
         first, second = widths[:2] if len(widths) > 1 else (*widths, *widths)
-        if is_trunk(kind):
+        seeing: tuple[nn.Module, ...]
+        if is_trunk(kind) and apart:
+            trunk = Trunk(kind, channels, freeze=freeze)
+            first = 2 * trunk.channels
+            seeing = (_Apart(stride, trunk, MeanAndMost(), nn.LayerNorm(first, elementwise_affine=False)),)
+        elif is_trunk(kind):
             trunk = Trunk(kind, channels, freeze=freeze, deepest=last_stage(stride))
             if stride != trunk.stride:
                 raise UserError(f"{kind} sees cells of {trunk.stride} pixels, got a map's stride of {stride}")
             # Over all cells at once, so that they still differ by as much as they did. Nothing of it is learned: torch
             # 2.13 crashes in its backward pass in bfloat16 where the features before it have no gradient.
-            seeing: tuple[nn.Module, ...] = (trunk, nn.GroupNorm(1, trunk.channels, affine=False))
+            seeing = (trunk, nn.GroupNorm(1, trunk.channels, affine=False))
             first = trunk.channels
         else:
-            # Of twice a cell's side: a whole number of pixels on each side of it.
-            reach = (stride + stride % 2) // 2
-            seeing = (nn.Conv2d(channels, first, 2 * stride + stride % 2, stride, padding=reach), nn.ReLU())
-        layers = nn.Sequential(*seeing, nn.Conv2d(first, second, 3, padding=1), nn.ReLU())
+            # Of twice a cell's side, unless it is apart: a whole number of pixels on each side of it.
+            reach = 0 if apart else (stride + stride % 2) // 2
+            seeing = (nn.Conv2d(channels, first, stride + 2 * reach, stride, padding=reach), nn.ReLU())
+        self.seeing = len(seeing)
+        around = 0 if apart else 1
+        layers = nn.Sequential(*seeing, nn.Conv2d(first, second, 1 + 2 * around, padding=around), nn.ReLU())
         self.layers = layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
         self.read = nn.Linear(second, features)
         self.key = nn.Linear(second, units)
@@ -304,13 +318,13 @@ class MapNetwork(nn.Module):
 
     def features(self, view: Tensor) -> Tensor:
         """What of views is read of each cell by itself: (batch, channels, cells, cells)."""
-        return self.layers[:2](view)
+        return self.layers[: self.seeing](view)
 
     def cells(self, features: Tensor, contrast: Tensor, offset: Tensor) -> Cells:
         """The cells of views with these features, and contrast and offsets as `contrast_of` gives them."""
         if self.dropout:
             features = F.dropout2d(features, self.dropout, self.training)
-        seen = self.layers[2:](features).flatten(-2).mT
+        seen = self.layers[self.seeing :](features).flatten(-2).mT
         whole = F.relu(self.read(seen.mean(-2)))
         prior = at_least_float32(self.trust * contrast)
         evidence = None
@@ -318,4 +332,20 @@ class MapNetwork(nn.Module):
             evidence = at_least_float32(self.evidence(seen))
             said = torch.logsumexp(evidence, -1)
             prior = prior + said - said.mean(-1, keepdim=True)
-        return Cells(self.key(seen), prior, offset, self.toll, whole, evidence)
+        if self.apart:
+            offset = torch.zeros_like(offset)
+        return Cells(self.key(seen), prior, offset, self.toll, whole, evidence, around=0 if self.apart else 1)
+
+
+class _Apart(nn.Sequential):
+    """Layers that make a vector of a picture, of each of the pictures of `side` pixels that a view is cut into."""
+
+    def __init__(self, side: int, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.side = side
+
+    def forward(self, view: Tensor) -> Tensor:
+        """Features (batch, features, cells, cells) of views (batch, channels, cells * side, cells * side)."""
+        cut = view.unflatten(-1, (-1, self.side)).unflatten(-3, (-1, self.side))  # batch, channels, row, down, column
+        cut = cut.permute(0, 2, 4, 1, 3, 5)
+        return super().forward(cut.flatten(0, 2)).unflatten(0, cut.shape[:3]).permute(0, 3, 1, 2)

@@ -31,7 +31,7 @@ from wsram.glimpse.source import Glimpsable
 from wsram.models.heads import ClassHead, LabelsHead, build_head
 from wsram.models.layers import GlimpseNetwork, MapNetwork, Recurrence, ViewNetwork
 from wsram.models.looking import Choose, Looked, Memory, Resample, Stopped
-from wsram.models.trunk import ALWAYS_FROZEN, is_trunk, last_stage
+from wsram.models.trunk import ALWAYS_FROZEN, is_trunk, last_stage, parse
 
 POLICIES = ("gaussian", "map")
 AIMS = ("middle", "contrast")
@@ -66,7 +66,7 @@ class PredictionNetwork(nn.Module):
         aim: what a Gaussian policy's mean is learned as a difference from: the "middle" of the image, or the centre of
             the "contrast" in its view, as far as that is trusted, which is learned too.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
-        map_stride, map_toll, map_dropout: of the map, see `MapNetwork`.
+        map_stride, map_apart, map_toll, map_dropout: of the map, see `MapNetwork`.
         map_freeze: whether what a map is read from stays as it is, if `freeze` says so too.
         map_evidence: whether each cell gives evidence for every answer: the map begins where there is most of it.
         binding, leak, warp, dropout: see `GlimpseNetwork`.
@@ -96,6 +96,7 @@ class PredictionNetwork(nn.Module):
         aim: str = "middle",
         policy: str = "gaussian",
         map_stride: int = 1,
+        map_apart: bool = False,
         map_toll: float = 20.0,
         map_evidence: bool = False,
         map_freeze: bool = True,
@@ -149,15 +150,19 @@ class PredictionNetwork(nn.Module):
             )
         self.view_network: ViewNetwork | MapNetwork
         if policy == "map":
-            pointing: dict[str, Any] = {"stride": map_stride, "units": KEY_UNITS, "toll": map_toll}
+            pointing: dict[str, Any] = {"stride": map_stride, "apart": map_apart, "units": KEY_UNITS, "toll": map_toll}
             pointing |= {"answers": len(names) if map_evidence else 0, "dropout": map_dropout}
             reading["freeze"] = freeze and map_freeze
             self.view_network = MapNetwork(network, side=view, features=upper_units, **pointing, **reading)
-            if is_trunk(network) and not map_freeze and last_stage(map_stride) <= ALWAYS_FROZEN:
-                raise UserError(
-                    f"the first {ALWAYS_FROZEN} stages stay as they are, and no others see cells of {map_stride} "
-                    "pixels; use --map-stride 16, or leave --no-map-freeze out"
-                )
+            if is_trunk(network) and not map_freeze:
+                seen = parse(network)[1] if map_apart else last_stage(map_stride)
+                if seen <= ALWAYS_FROZEN:
+                    others = f"{network} has no others" if map_apart else f"no others see cells of {map_stride} pixels"
+                    instead = "name a later stage" if map_apart else "use --map-stride 16"
+                    raise UserError(
+                        f"the first {ALWAYS_FROZEN} stages stay as they are, and {others}; {instead}, or leave "
+                        "--no-map-freeze out"
+                    )
         else:
             self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
         # What was found says where to look next; where to look next is no evidence.
