@@ -161,6 +161,32 @@ def test_images_that_are_done_leave_the_others_as_they_were() -> None:
         torch.testing.assert_close(stopped.action.location[n, :taken], looked.action.location[n, :taken])
 
 
+@pytest.mark.parametrize("kind", ["conv", "efficientnet-lite0:4"])
+def test_cells_that_are_apart_see_nothing_of_each_other(kind: str) -> None:
+    apart: dict[str, Any] = dict(network=kind, patch=16, map_apart=True, map_evidence=True, inference=False)
+    model = pointer(view=48, map_stride=16, **apart)
+    seeing = model.prediction.view_network
+    assert isinstance(seeing, MapNetwork)
+    view = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    other = view.clone()
+    other[:, :, 16:32, 32:] = 0.3  # the cell on the right of the middle one
+    before, after = seeing(view), seeing(other)
+    assert before.evidence is not None and after.evidence is not None
+    for name in ("keys", "evidence"):
+        differs = (getattr(before, name) != getattr(after, name)).any(-1)
+        assert differs.nonzero().tolist() == [[0, 5], [1, 5]]
+    alone = seeing.features(view[..., 16:32, 32:])  # one cell, by itself
+    torch.testing.assert_close(alone[..., 0, 0], seeing.features(view)[..., 1, 2])
+
+
+def test_of_cells_that_are_apart_the_middle_is_looked_at_and_its_neighbours_stay_worth_a_look() -> None:
+    model = pointer(map_apart=True, map_toll=40.0, inference=False, glimpses=9, map_stride=4)
+    location = model.predict(images()).action.location  # (batch, glimpses, 2)
+    assert all(len(set(cells)) == 9 for cells in cell_of(location, 3).tolist())
+    middles = torch.tensor([-2 / 3, 0, 2 / 3], dtype=location.dtype)
+    assert float((location.unsqueeze(-1) - middles).abs().amin(-1).max()) < 1e-6
+
+
 def test_a_map_that_does_not_divide_the_view_is_refused() -> None:
     with pytest.raises(UserError, match="multiple of the map's stride, got 12 and 5"):
         pointer(map_stride=5)
@@ -185,6 +211,11 @@ def test_a_pretrained_network_sees_cells_of_its_own_size() -> None:
     assert learning[0] == [] and {name.split(".")[3] for name in learning[1]} == {str(n) for n in range(5, 11)}
     with pytest.raises(UserError, match="no others see cells of 8 pixels; use --map-stride 16"):
         classifier(**(SETTINGS | kind | {"map_stride": 8, "map_freeze": False}))
+    apart = classifier(**(SETTINGS | kind | {"map_stride": 24, "map_apart": True, "map_freeze": False})).prediction
+    assert {name for name, p in apart.view_network.named_parameters() if p.requires_grad and "blocks.15." in name}
+    with pytest.raises(UserError, match="efficientnet-lite0:3 has no others; name a later stage"):
+        shallow = {"network": "efficientnet-lite0:3", "map_stride": 24, "map_apart": True, "map_freeze": False}
+        classifier(**(SETTINGS | kind | shallow))
     stages = [len(each.prediction.view_network.layers[0].blocks) for each in (model, deeper)]
     assert stages == [5, 11]  # up to the third stage, and the fifth
     with pytest.raises(UserError, match="cells of 2, 4, 8, 16, 32 pixels, got a map's stride of 12"):

@@ -230,7 +230,7 @@ class Cells:
         return torch.logsumexp(self.evidence, -2) - math.log(self.evidence.shape[-2])
 
     def after(self, location: Tensor) -> Cells:
-        """The same once glimpses were taken at `location` (..., batch, 2): their cells and `around` them are visited."""
+        """The same after glimpses at `location` (..., batch, 2): their cells and those `around` them are visited."""
         side = math.isqrt(self.prior.shape[-1])
         cell, number = cell_of(location, side).unsqueeze(-1), torch.arange(side, device=location.device)
         rows, columns = ((number - at).abs() <= self.around for at in (cell // side, cell % side))

@@ -348,4 +348,7 @@ class _Apart(nn.Sequential):
         """Features (batch, features, cells, cells) of views (batch, channels, cells * side, cells * side)."""
         cut = view.unflatten(-1, (-1, self.side)).unflatten(-3, (-1, self.side))  # batch, channels, row, down, column
         cut = cut.permute(0, 2, 4, 1, 3, 5)
-        return super().forward(cut.flatten(0, 2)).unflatten(0, cut.shape[:3]).permute(0, 3, 1, 2)
+        seen = cut.flatten(0, 2)
+        for layer in self:
+            seen = layer(seen)
+        return seen.unflatten(0, cut.shape[:3]).permute(0, 3, 1, 2)
