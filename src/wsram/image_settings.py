@@ -78,6 +78,8 @@ class ImageData:
     what lies above stays above, so that all answers stay."""
     photos: int = 12
     """Along each side of a mosaic, 224 pixels each."""
+    mirrored: bool = False
+    """Make training mosaics of their photos' mirror images, too."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -95,7 +97,7 @@ MEANT_FOR = {
     **dict.fromkeys(("clutter_blend", "distortion", "empty"), (ONE_DIGIT,)),
     **dict.fromkeys(("canvas", "digits", "noises", "order", "fresh", "elastic"), (MEGAPIXEL,)),
     **dict.fromkeys(("answer", "colour", "longest", "balance"), (FILES,)),
-    "photos": (MOSAICS,),
+    **dict.fromkeys(("photos", "mirrored"), (MOSAICS,)),
     "training_images": (MEGAPIXEL, MOSAICS),
     **dict.fromkeys(("validation", "scene"), (ONE_DIGIT, MEGAPIXEL, MOSAICS)),
 }

@@ -91,6 +91,17 @@ def test_every_epoch_has_mosaics_of_its_own_and_an_evaluation_always_the_same(wo
     assert one.train.fingerprint() != one.validation.fingerprint() == other.validation.fingerprint()
 
 
+def test_training_mosaics_are_made_of_mirror_images_too_where_asked(world: Path) -> None:
+    plain, mirrored = (open_data(settings(world, mirrored=asked)) for asked in (False, True))
+    assert isinstance(plain.train, Mosaics) and isinstance(mirrored.train, Mosaics)
+    photos, both = plain.train.photos.pixels, mirrored.train.photos.pixels
+    assert torch.equal(both[: len(photos)], photos) and torch.equal(both[len(photos) :], photos.flip(-1))
+    assert torch.equal(mirrored.train.scenes, plain.train.scenes.repeat(2))
+    drawn = torch.stack([mirrored.train.draw(n, 0).places for n in range(12)])
+    assert int(drawn.max()) >= len(photos)
+    assert mirrored.validation.fingerprint() == plain.validation.fingerprint()
+
+
 def test_too_few_photos_are_told(world: Path) -> None:
     with pytest.raises(UserError, match="10 bystanders, 2 of snow, 2 of beach, 2 of pool, 2 of rock; lower --photos"):
         open_data(settings(world, photos=4))

@@ -4,7 +4,7 @@ A photo *shows* a scene if at least `AGREED` of its captions have a word of that
 one; it is a *bystander* if no caption has a word of any scene, nor one of `AKIN`. All others are ambiguous and left
 out. A mosaic is a square of bystanders, each once, and of one photo that shows a scene: which scene it is is what is
 asked. Photos of training, validation and test mosaics are those of the data set's own splits. In training every epoch
-has mosaics of its own, from the same photos.
+has mosaics of its own, from the same photos, or from these and their mirror images.
 
 A mosaic is held as a list of which photo lies where, and read where it is looked at.
 """
@@ -275,16 +275,20 @@ def open_mosaics(data: ImageData, seed: int) -> Splits:
             f"{len(shown) - len(used):,} are ambiguous"
         )
         notes.extend(found.flaws)
-        return Mosaics(_unpacked([path for path, _ in used]), scenes, data.photos, count, seed, title)
+        pixels = _unpacked([path for path, _ in used])
+        if data.mirrored and split == "train":
+            pixels, scenes = torch.cat([pixels, pixels.flip(-1)]), scenes.repeat(2)
+        return Mosaics(Photos(pixels), scenes, data.photos, count, seed, title)
 
     train = part("train", data.training_images, "training mosaics")
     validation = part("dev", VALIDATION if data.validation is None else data.validation, "validation mosaics")
     return Splits(train, validation, lambda: part("test", TEST, "test mosaics"), tuple(dict.fromkeys(notes)))
 
 
-def _unpacked(paths: Sequence[Path]) -> Photos:
+def _unpacked(paths: Sequence[Path]) -> Tensor:
+    """Photos (photos, channels, side, side) uint8."""
     pixels = torch.empty(len(paths), 3, SIDE, SIDE, dtype=torch.uint8)
     with ThreadPoolExecutor(THREADS) as pool:
         for n, photo in enumerate(pool.map(lambda path: read_square(path, SIDE), paths)):
             pixels[n] = photo
-    return Photos(pixels)
+    return pixels
