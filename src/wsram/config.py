@@ -83,6 +83,8 @@ class ClassifierConfig:
     """Strength of random rotation, shear, stretch and bending of every glimpse in training; 1 is about a hand's."""
     dropout: float = 0.0
     """Share of a glimpse's features dropped in training."""
+    read_dropout: float = 0.0
+    """Share of the numbers that a glimpse's features are read from dropped in training; with --recurrence evidence."""
     scale_toll: float = 0.0
     """Nats that a scale loses at the policy's modes each time it was used, so that what is seen again is seen at
     another scale. Nothing that is drawn, and so nothing of training, depends on it."""

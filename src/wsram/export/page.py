@@ -40,7 +40,7 @@ KNOWN = {
     ),
     *("widths", "lower_units", "upper_units", "view", "std_range", "unit", "longest", "calibration", "inference"),
     *("precision", "aim", "policy", "map_stride", "map_apart", "map_toll", "map_evidence", "map_freeze", "map_dropout"),
-    *("binding", "leak", "warp", "dropout", "scale_toll"),
+    *("binding", "leak", "warp", "dropout", "read_dropout", "scale_toll"),
 }
 """Arguments of a network that the page heeds, or that do not matter to it."""
 SIDE = 100

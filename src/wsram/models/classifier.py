@@ -68,7 +68,7 @@ class AttentionClassifier(nn.Module):
         sensor, contrast: see `Sensor`.
         recurrence, network, freeze, widths, lower_units, upper_units, view, std_range: see `PredictionNetwork`.
         aim, policy, map_stride, map_apart, map_toll, map_evidence, map_freeze, map_dropout: see `PredictionNetwork`.
-        binding, leak, warp, dropout, scale_toll: see `PredictionNetwork`.
+        binding, leak, warp, dropout, read_dropout, scale_toll: see `PredictionNetwork`.
         unit: of a number, see `wsram.models.heads.NumberHead`.
         longest: pixels on the longer side that larger images are shrunk to before they are looked at.
         calibration: what `calibrate` takes.
@@ -122,6 +122,7 @@ class AttentionClassifier(nn.Module):
         leak: float = 0.0,
         warp: float = 0.0,
         dropout: float = 0.0,
+        read_dropout: float = 0.0,
         scale_toll: float = 0.0,
     ) -> None:
         super().__init__()
@@ -156,6 +157,7 @@ class AttentionClassifier(nn.Module):
             leak=leak,
             warp=warp,
             dropout=dropout,
+            read_dropout=read_dropout,
             scale_toll=scale_toll,
         )
         self.calibrate(calibration)

@@ -119,7 +119,8 @@ class GlimpseNetwork(nn.Module):
     that a number that no glimpse makes positive any more still learns.
 
     In training a glimpse is bent as `wsram.data.distortion.distort` bends digits, by the strength `warp`, and a share
-    of its features is dropped.
+    of its features is dropped (`dropout`), or of what these are read from (`read_dropout`): where evidence is gathered
+    the latter, since of many thinned voices the loudest is heard, which is louder than any that is whole.
     """
 
     kinds: Tensor
@@ -138,27 +139,21 @@ class GlimpseNetwork(nn.Module):
         leak: float = 0.0,
         warp: float = 0.0,
         dropout: float = 0.0,
+        read_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         _check_network(kind, side, widths)
         require_at_least(0, warp=warp, leak=leak)
         if binding not in BINDINGS:
             raise UserError(f"unknown binding {binding!r}; choose one of {', '.join(BINDINGS)}")
-        require_dropout(dropout=dropout)
+        require_dropout(dropout=dropout, read_dropout=read_dropout)
         self.warp, self.dropout, self.leak = warp, dropout, leak
         if kind == "fc":
-            layers: tuple[nn.Module, ...] = (
-                nn.Flatten(),
-                nn.Linear(channels * side**2, features),
-                nn.ReLU(),
-                nn.Linear(features, features),
-            )
+            inputs = features
+            layers: tuple[nn.Module, ...] = nn.Flatten(), nn.Linear(channels * side**2, features), nn.ReLU()
         elif kind == "conv":
-            layers = (
-                convolutions(channels, widths),
-                nn.Flatten(),
-                nn.Linear(widths[-1] * (side // 2 ** len(widths)) ** 2, features),
-            )
+            inputs = widths[-1] * (side // 2 ** len(widths)) ** 2
+            layers = convolutions(channels, widths), nn.Flatten()
         else:
             trunk = Trunk(kind, channels, freeze=freeze)
             if not freeze and trunk.stage <= ALWAYS_FROZEN:
@@ -166,9 +161,12 @@ class GlimpseNetwork(nn.Module):
                     f"the first {ALWAYS_FROZEN} stages of {trunk.name} stay as they are, and {kind} has no others; "
                     "name a later stage, or leave --no-freeze out"
                 )
-            layers = (trunk, MeanAndMost(), nn.LayerNorm(2 * trunk.channels), nn.Linear(2 * trunk.channels, features))
+            inputs = 2 * trunk.channels
+            layers = trunk, MeanAndMost(), nn.LayerNorm(inputs)
+        if read_dropout:
+            layers += (nn.Dropout(read_dropout),)
         self.register_buffer("kinds", torch.arange(scales), persistent=False)
-        self.what = nn.Sequential(*layers)
+        self.what = nn.Sequential(*layers, nn.Linear(inputs, features))
         self.where = None if binding == "none" else _embedding(2 + scales, features)
         self.share = None
         if binding == "product":

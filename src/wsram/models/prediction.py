@@ -69,7 +69,7 @@ class PredictionNetwork(nn.Module):
         map_stride, map_apart, map_toll, map_dropout: of the map, see `MapNetwork`.
         map_freeze: whether what a map is read from stays as it is, if `freeze` says so too.
         map_evidence: whether each cell gives evidence for every answer: the map begins where there is most of it.
-        binding, leak, warp, dropout: see `GlimpseNetwork`.
+        binding, leak, warp, dropout, read_dropout: see `GlimpseNetwork`.
         scale_toll: nats that a scale loses at the policy's modes for each glimpse of the sequence that had it already.
 
     Raises:
@@ -105,6 +105,7 @@ class PredictionNetwork(nn.Module):
         leak: float = 0.0,
         warp: float = 0.0,
         dropout: float = 0.0,
+        read_dropout: float = 0.0,
         scale_toll: float = 0.0,
     ) -> None:
         super().__init__()
@@ -130,6 +131,7 @@ class PredictionNetwork(nn.Module):
             leak=leak,
             warp=warp,
             dropout=dropout,
+            read_dropout=read_dropout,
             **reading,
         )
         self.lower = Recurrence(recurrence, lower_units, lower_units)
