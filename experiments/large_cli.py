@@ -70,8 +70,10 @@ class MosaicTrain:
     """Mosaics in an update."""
     samples: int = 2
     """Glimpse sequences for each mosaic."""
-    pixels: int = 0
-    """Updates on pixels of eight mosaics each, after those on features."""
+    glimpses: int = 8
+    """In a sequence: those who have seen many photos that decide nothing are misled by fewer."""
+    learning_rate: float = 2e-3
+    """Peak learning rate."""
     seed: int = 0
     """Of the initial weights, the order of the mosaics and everything drawn."""
 
@@ -150,10 +152,10 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
 def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
     from experiments.mosaic_training import teach, view_side
 
-    names = ("photos", "start_from", "updates", "batch", "samples", "seed")
+    names = ("photos", "start_from", "updates", "batch", "samples", "glimpses", "learning_rate", "seed")
     changes = {name: getattr(args, name) for name in names}
     changes |= {"view": view_side(args.photos), "evaluate_every": max(1, args.updates // 20)}
-    teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes, pixels=args.pixels)
+    teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes)
 
 
 def _modules(args: ModulesRun, screen: Screen) -> None:

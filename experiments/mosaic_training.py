@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from experiments.mosaic import encoder_of
@@ -50,6 +49,8 @@ PIXELS_BATCH, PIXELS_RATE = 8, 5e-4
 """Images of an update on pixels, and its peak learning rate."""
 Given = tuple[Any, Tensor]
 """Images, in whatever form, and their answers (batch,)."""
+Made = dict[str, Tensor]
+"""What a file holds."""
 TOGETHER = 8
 """Mosaics whose views are encoded together."""
 
@@ -182,14 +183,13 @@ class Features:
         return {"validation_error": wrong / len(self), "looked_at": found / max(1, int(there))}
 
 
-def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count: int, epoch: int | None) -> Features:
+def features_of(folder: Path, network: AttentionClassifier, dataset: Tiled, count: int, epoch: int | None) -> Features:
     """The first mosaics of a set as the network's frozen parts see them, made now or kept in files by an earlier call.
 
-    Glimpses in the photos are most of the work and the same in mosaics of any size, so they are kept beside the folder
-    of the others, where the next network's are made, too.
+    Glimpses in the photos are most of the work and the same in mosaics of any size, so they have a file of their own.
 
     Args:
-        path: the file; one that was made of something else is made anew.
+        folder: of the files, which are named by what they were made of.
         network: whose frozen parts make them.
         dataset: of the mosaics.
         count: how many, from the first.
@@ -197,33 +197,28 @@ def features_of(path: Path, network: AttentionClassifier, dataset: Tiled, count:
     """
     encode, pixels = encoder_of(network), dataset.photos.pixels
 
-    def photos() -> dict[str, Tensor]:
+    def photos() -> Made:
         return {"photos": torch.stack([encode(pixels, corner) for corner in shifts(network, dataset.photos.side)], 1)}
 
-    reading: dict[str, Any] = {name: network.arguments[name] for name in ("network", "patch", "scales", "precision")}
-    read = {"pixels": sha256(pixels.numpy().tobytes()).hexdigest()[:16], "shifts": SHIFTS} | reading
-    name = sha256(json.dumps(read).encode()).hexdigest()[:12]
-    glimpses = _kept(path.parent.parent / f"glimpses-{name}.safetensors", read, photos)
+    def kept(kind: str, made_of: dict[str, Any], names: tuple[str, ...], make: Callable[[], Made]) -> Made:
+        of = json.dumps(made_of | {name: network.arguments[name] for name in (*names, "network", "precision")})
+        path = folder / f"{kind}-{sha256(of.encode()).hexdigest()[:12]}.safetensors"
+        if not path.exists():
+            partly = path.with_suffix(".part")
+            save_file(make(), partly)
+            partly.replace(path)
+        return load_file(path)
+
+    of_photos = {"pixels": sha256(pixels.numpy().tobytes()).hexdigest()[:16], "shifts": SHIFTS}
+    glimpses = kept("glimpses", of_photos, ("patch", "scales"), photos)
     sees = cast(MapNetwork, network.prediction.view_network).layers[0].state_dict()  # which learns on pixels
     weights = sha256(b"".join(tensor.numpy().tobytes() for tensor in sees.values())).hexdigest()[:16]
     of = {"weights": weights, "data": dataset.fingerprint(), "seed": dataset.seed, "count": count, "epoch": epoch}
-    seen = {name: network.arguments[name] for name in ("network", "view", "map_stride", "map_apart", "precision")}
-    return Features(**glimpses, **_kept(path, of | seen, lambda: _views(network, dataset, count, epoch)))
+    views = kept("views", of, ("view", "map_stride", "map_apart"), lambda: _views(network, dataset, count, epoch))
+    return Features(**glimpses, **views)
 
 
-def _kept(path: Path, made_of: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors that a file holds if they were made of that; else they are made, and kept there."""
-    metadata = {"made_of": json.dumps(made_of)}
-    if path.exists():
-        with safe_open(path, "pt") as file:
-            if file.metadata() == metadata:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-    made = make()
-    save_file(made, path, metadata=metadata)
-    return made
-
-
-def _views(network: AttentionClassifier, dataset: Tiled, count: int, epoch: int | None) -> dict[str, Tensor]:
+def _views(network: AttentionClassifier, dataset: Tiled, count: int, epoch: int | None) -> Made:
     """All of `Features` but the photos."""
     seeing, side = cast(MapNetwork, network.prediction.view_network), network.prediction.view
     drawn = [dataset.draw(n, epoch) for n in range(count)]
@@ -288,9 +283,7 @@ def reading_features(network: AttentionClassifier) -> Iterator[None]:
         prediction.view_network, prediction.glimpse_network.what = seeing, reading
 
 
-def teach(
-    source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[str, Any], pixels: int = 0
-) -> AttentionClassifier:
+def teach(source: str, to: Path, screen: Screen, *, mosaics: int, changes: dict[str, Any]) -> AttentionClassifier:
     """Train on features of captioned photos' mosaics and write the network into a folder.
 
     Args:
@@ -299,7 +292,6 @@ def teach(
         screen: where progress is told.
         mosaics: training mosaics whose views are encoded.
         changes: of the recipe's settings.
-        pixels: see `teach_tiled`.
 
     Raises:
         UserError: no such photos, or a folder that cannot be made.
@@ -309,7 +301,7 @@ def teach(
     for note in splits.notes:
         screen.say(f"Data: {note}")
     train, held_out = cast(Mosaics, splits.train), cast(Mosaics, splits.validation)
-    return teach_tiled(config, train, held_out, to, screen, mosaics, pixels=pixels)
+    return teach_tiled(config, train, held_out, to, screen, mosaics)
 
 
 def _updates(
@@ -363,8 +355,8 @@ def teach_tiled(
     network = cast(AttentionClassifier, task.build(config, train.spec))
     task.begin(config, network)
     began = time.perf_counter()
-    taught = features_of(to / "training.safetensors", network, train, count, 0)
-    measured = features_of(to / "validation.safetensors", network, held_out, len(held_out), None)
+    taught = features_of(to.parent, network, train, count, 0)
+    measured = features_of(to.parent, network, held_out, len(held_out), None)
     encoding = time.perf_counter() - began
     screen.say(f"Encoded {len(taught) + len(measured):,} views and all photos in {encoding:.0f} s")
     rows: list[dict[str, float]] = []

@@ -127,7 +127,7 @@ RECIPES: dict[str, Config] = {
     # no more than what a glimpse or a cell of the view says by itself: what remembers more soon has the few hundred
     # photos that decide by heart.
     "mosaic": ClassificationConfig(
-        data=ImageData("", scene="mosaic"),
+        data=ImageData("", scene="mosaic", mirrored=True),
         model=ClassifierConfig(
             glimpses=8,
             patch=224,

@@ -41,11 +41,12 @@ def test_features_stand_for_what_the_network_makes_of_pixels(taught: tuple[Path,
     network = from_pretrained(folder)
     data = open_data(settings(world)).validation
     assert isinstance(data, Mosaics)
-    features = features_of(folder / "validation.safetensors", network, data, 6, None)  # type: ignore[arg-type]
-    (folder / "validation.safetensors").unlink()
-    [glimpses] = folder.parent.glob("glimpses-*.safetensors")  # of both sets' photos, which are alike, for any mosaics
-    glimpses.unlink()
-    anew = features_of(folder / "validation.safetensors", network, data, 6, None)  # type: ignore[arg-type]
+    features = features_of(folder.parent, network, data, 6, None)  # type: ignore[arg-type]
+    kept = sorted(folder.parent.glob("*.safetensors"))
+    assert [path.name.partition("-")[0] for path in kept] == ["glimpses"] * 2 + ["views"] * 2  # of both sets
+    for path in kept:
+        path.unlink()
+    anew = features_of(folder.parent, network, data, 6, None)  # type: ignore[arg-type]
     assert all(torch.equal(kept, getattr(anew, name)) for name, kept in vars(features).items())
     index = torch.arange(6)
     images, encoded = data.batch(index).images, features.images(index, 224)
