@@ -136,7 +136,7 @@ WITHOUT_EFFECT = {
     "scale_toll",
 }
 OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentConfig())}
-OF_LARGE_SCENES = {"canvas", "digits", "elastic", "fresh", "noises", "order", "photos", "training_images"}
+OF_LARGE_SCENES = {"canvas", "digits", "elastic", "fresh", "mirrored", "noises", "order", "photos", "training_images"}
 # Where the odd value of a setting does not go with the others here, or needs company to matter.
 EFFECTS: dict[str, dict[str, Any]] = {
     "name": dict(name="wake-sleep-credit"),
@@ -163,7 +163,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "widths": dict(network="conv"),
     "pathwise": dict(name="variational", proposal="policy"),
     "map_stride": dict(policy="map", network="conv"),
-    "map_apart": dict(policy="map", network="conv", map_stride=5),
+    "map_apart": dict(policy="map", network="conv", map_stride=4),
     "map_toll": dict(policy="map", network="conv"),
     "map_evidence": dict(policy="map", network="conv"),
     "map_dropout": dict(policy="map", network="conv"),

@@ -62,6 +62,7 @@ CLASSIFIER = dict(
     leak=0.125,
     warp=0.1,
     dropout=0.25,
+    read_dropout=0.25,
 )
 CAPTIONER = dict(
     words=(*SPECIALS, "a", "hünd"),
