@@ -70,7 +70,7 @@ class MosaicTrain:
     """Mosaics in an update."""
     samples: int = 2
     """Glimpse sequences for each mosaic."""
-    glimpses: int = 8
+    glimpses: int = 10
     """In a sequence: those who have seen many photos that decide nothing are misled by fewer."""
     learning_rate: float = 2e-3
     """Peak learning rate."""
