@@ -192,6 +192,8 @@ def test_a_map_that_does_not_divide_the_view_is_refused() -> None:
         pointer(map_stride=5)
     with pytest.raises(UserError, match=r"map dropout is a share of the features, from 0 to below 1, got 1\.5"):
         pointer(map_dropout=1.5)
+    with pytest.raises(UserError, match=r"read dropout is a share of the features, from 0 to below 1, got 1\.5"):
+        pointer(read_dropout=1.5)
     with pytest.raises(UserError, match="unknown policy 'fan'"):
         pointer(policy="fan")
 
