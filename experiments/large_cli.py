@@ -61,7 +61,9 @@ class MosaicTrain:
     mosaics: int = 2000
     """Training mosaics whose views are read by the pretrained network, once."""
     photos: int = 12
-    """Along each side of a mosaic; the view has as many pixels for each as that of the recipe."""
+    """Along each side of a mosaic."""
+    shown: int = 60
+    """Pixels of the view's side that show each photo, a cell of the map: more of them tell more and cost more."""
     start_from: str | None = None
     """A network to go on from: one that was taught by smaller mosaics, say."""
     updates: int = 1000
@@ -150,11 +152,15 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
 
 
 def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
-    from experiments.mosaic_training import teach, view_side
+    from experiments.mosaic_training import teach
 
     names = ("photos", "start_from", "updates", "batch", "samples", "glimpses", "learning_rate", "seed")
     changes = {name: getattr(args, name) for name in names}
-    changes |= {"view": view_side(args.photos), "evaluate_every": max(1, args.updates // 20)}
+    changes |= {
+        "view": args.shown * args.photos,
+        "map_stride": args.shown,
+        "evaluate_every": max(1, args.updates // 20),
+    }
     teach(args.data, args.to, screen, mosaics=args.mosaics, changes=changes)
 
 

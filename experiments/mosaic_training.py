@@ -252,12 +252,6 @@ def _views(network: AttentionClassifier, dataset: Tiled, count: int, epoch: int 
     }
 
 
-def view_side(photos: int) -> int:
-    """Pixels of the view's side that show each photo, of so many along a mosaic, as large as the recipe's view does."""
-    recipe = cast(ClassificationConfig, RECIPES["mosaic"])
-    return recipe.model.view // recipe.data.photos * photos
-
-
 def shifts(network: AttentionClassifier, side: int) -> list[tuple[int, int]]:
     """Corners of the glimpses in a photo that stand for all others: an even grid of `SHIFTS` by `SHIFTS` of them.
 
