@@ -28,6 +28,9 @@ POINTING: dict[str, dict[str, Any]] = {
     "a map of evidence": dict(
         policy="map", network="conv", widths=(3, 4), map_evidence=True, recurrence="evidence", binding="none"
     ),
+    "a map of cells that are apart": dict(
+        policy="map", network="conv", widths=(3, 4), map_apart=True, read_dropout=0.3
+    ),
     "a map of coarse cells, colour, one scale": dict(policy="map", map_stride=2, channels=3, scales=(2,)),
 }
 

@@ -224,3 +224,10 @@ def test_a_pretrained_network_sees_cells_of_its_own_size() -> None:
         classifier(**(SETTINGS | kind | {"map_stride": 12}))
     with pytest.raises(UserError, match="cells of 8 pixels, got a map's stride of 16"):
         classifier(**(SETTINGS | kind | {"network": "efficientnet-lite0:3", "map_stride": 16}))
+
+
+@pytest.mark.parametrize("kind", ["fc", "conv"])
+def test_weights_are_named_alike_whether_what_is_read_is_dropped_or_not(kind: str) -> None:
+    """By their names a page finds them."""
+    plain, dropping = (classifier(network=kind, read_dropout=share) for share in (0.0, 0.3))
+    assert plain.state_dict().keys() == dropping.state_dict().keys()

@@ -155,7 +155,7 @@ class Looking(nn.Module):
         sizes = [units * count, count, 2 * count, count]
         upper, keys, prior, offset, visited = upper.split([upper.shape[-1] - sum(sizes), *sizes], -1)
         keys, offset = keys.unflatten(-1, (count, units)), offset.unflatten(-1, (count, 2))
-        cells = Cells(keys, prior, offset, network.toll, upper, visited=visited)
+        cells = Cells(keys, prior, offset, network.toll, upper, visited=visited, around=network.around)
         return Memory(upper, lower, cells)
 
     def answer(self, r1: Tensor) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -163,10 +164,11 @@ class GlimpseNetwork(nn.Module):
                 )
             inputs = 2 * trunk.channels
             layers = trunk, MeanAndMost(), nn.LayerNorm(inputs)
-        if read_dropout:
-            layers += (nn.Dropout(read_dropout),)
         self.register_buffer("kinds", torch.arange(scales), persistent=False)
-        self.what = nn.Sequential(*layers, nn.Linear(inputs, features))
+        numbered: dict[str, nn.Module] = {str(n): layer for n, layer in enumerate(layers)}
+        if read_dropout:
+            numbered["dropped"] = nn.Dropout(read_dropout)  # which moves no other's number, by which weights are named
+        self.what = nn.Sequential(OrderedDict(numbered | {str(len(layers)): nn.Linear(inputs, features)}))
         self.where = None if binding == "none" else _embedding(2 + scales, features)
         self.share = None
         if binding == "product":
@@ -281,6 +283,7 @@ class MapNetwork(nn.Module):
         require_dropout(map_dropout=dropout)
         self.stride = stride
         self.apart = apart
+        self.around = 0 if apart else 1
         self.dropout = dropout
         first, second = widths[:2] if len(widths) > 1 else (*widths, *widths)
         seeing: tuple[nn.Module, ...]
@@ -301,8 +304,8 @@ class MapNetwork(nn.Module):
             reach = 0 if apart else (stride + stride % 2) // 2
             seeing = (nn.Conv2d(channels, first, stride + 2 * reach, stride, padding=reach), nn.ReLU())
         self.seeing = len(seeing)
-        around = 0 if apart else 1
-        layers = nn.Sequential(*seeing, nn.Conv2d(first, second, 1 + 2 * around, padding=around), nn.ReLU())
+        again = nn.Conv2d(first, second, 1 + 2 * self.around, padding=self.around)
+        layers = nn.Sequential(*seeing, again, nn.ReLU())
         self.layers = layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
         self.read = nn.Linear(second, features)
         self.key = nn.Linear(second, units)
@@ -332,7 +335,7 @@ class MapNetwork(nn.Module):
             prior = prior + said - said.mean(-1, keepdim=True)
         if self.apart:
             offset = torch.zeros_like(offset)
-        return Cells(self.key(seen), prior, offset, self.toll, whole, evidence, around=0 if self.apart else 1)
+        return Cells(self.key(seen), prior, offset, self.toll, whole, evidence, around=self.around)
 
 
 class _Apart(nn.Sequential):
