@@ -203,11 +203,12 @@ def features_of(folder: Path, network: AttentionClassifier, dataset: Tiled, coun
     def kept(kind: str, made_of: dict[str, Any], names: tuple[str, ...], make: Callable[[], Made]) -> Made:
         of = json.dumps(made_of | {name: network.arguments[name] for name in (*names, "network", "precision")})
         path = folder / f"{kind}-{sha256(of.encode()).hexdigest()[:12]}.safetensors"
-        if not path.exists():
-            partly = path.with_suffix(".part")
-            save_file(make(), partly)
-            partly.replace(path)
-        return load_file(path)
+        if path.exists():
+            return load_file(path)
+        made, partly = make(), path.with_suffix(".part")
+        save_file(made, partly)
+        partly.replace(path)
+        return made
 
     of_photos = {"pixels": sha256(pixels.numpy().tobytes()).hexdigest()[:16], "shifts": SHIFTS}
     glimpses = kept("glimpses", of_photos, ("patch", "scales"), photos)
@@ -222,6 +223,7 @@ def _views(network: AttentionClassifier, dataset: Tiled, count: int, epoch: int 
     """All of `Features` but the photos."""
     seeing, side = cast(MapNetwork, network.prediction.view_network), network.prediction.view
     drawn = [dataset.draw(n, epoch) for n in range(count)]
+    places = torch.stack([each.places for each in drawn])
     found = []
 
     def encode(view: Tensor) -> Tensor:
@@ -229,22 +231,21 @@ def _views(network: AttentionClassifier, dataset: Tiled, count: int, epoch: int 
             return seeing.features(view)
 
     of_photo = None
-    if seeing.apart and {seeing.stride * n for n in drawn[0].places.shape} == {side}:  # a photo is a cell: encoded once
+    if seeing.apart and {seeing.stride * n for n in places.shape[1:]} == {side}:  # a photo is a cell: encoded once
         small = dataset.photos.averaged(seeing.stride, seeing.stride)
         of_photo = torch.cat([encode(part) for part in small.split(64)]).flatten(1)
-    for numbers in torch.arange(count).split(TOGETHER):
-        images = cast(list[Mosaic], dataset.batch(numbers, epoch).images)
-        view = torch.stack([image.view(side) for image in images])
+    for some in places.split(TOGETHER):
+        view = torch.stack([Mosaic(dataset.photos, each).view(side) for each in some])
         if of_photo is None:
             features = encode(view)
         else:
-            features = of_photo[torch.stack([image.places for image in images])].permute(0, 3, 1, 2)
+            features = of_photo[some].permute(0, 3, 1, 2)
         contrast, offset = contrast_of(view, seeing.stride)
         cells = features.shape[-2:]
         parts = features, contrast.unflatten(-1, (1, *cells)), offset.mT.unflatten(-1, cells)
         found.append(torch.cat([part.half() for part in parts], 1))
     return {
-        "places": torch.stack([each.places for each in drawn]),
+        "places": places,
         "seen": torch.cat(found),
         "answers": torch.tensor([each.answer for each in drawn]),
         "decides": torch.stack([each.decides for each in drawn]),

@@ -26,13 +26,17 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+WHOLE = {"map_stride": 8, "map_apart": False}
+"""A view whose cells are parts of photos, and see those around them."""
+
+
+@pytest.fixture(scope="module", params=[{}, WHOLE], ids=["apart", "whole"])
+def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The photos, and a network that was taught by their features."""
     pytest.importorskip("efficientnet_lite_pytorch", reason="the captions extra is not installed")
     world = write_photos(tmp_path_factory.mktemp("world"))
     folder = tmp_path_factory.mktemp("networks") / "taught"
-    teach(str(world), folder, Screen(quiet=True), mosaics=8, changes=dict(SMALL))
+    teach(str(world), folder, Screen(quiet=True), mosaics=8, changes=SMALL | request.param)
     return world, folder
 
 

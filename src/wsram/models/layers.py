@@ -14,7 +14,7 @@ from wsram.data.distortion import DRAWS, distort
 from wsram.errors import UserError, require_at_least, require_dropout
 from wsram.glimpse.actions import Action, at_least_float32
 from wsram.glimpse.policies import Cells, contrast_of
-from wsram.models.trunk import ALWAYS_FROZEN, TRUNKS, Trunk, is_trunk, last_stage
+from wsram.models.trunk import TRUNKS, Trunk, is_trunk, last_stage, require_learning
 
 RECURRENCES = ("relu", "gru", "lstm", "evidence")
 NETWORKS = ("fc", "conv")
@@ -156,12 +156,9 @@ class GlimpseNetwork(nn.Module):
             inputs = widths[-1] * (side // 2 ** len(widths)) ** 2
             layers = convolutions(channels, widths), nn.Flatten()
         else:
+            if not freeze:
+                require_learning(kind, "--no-freeze")
             trunk = Trunk(kind, channels, freeze=freeze)
-            if not freeze and trunk.stage <= ALWAYS_FROZEN:
-                raise UserError(
-                    f"the first {ALWAYS_FROZEN} stages of {trunk.name} stay as they are, and {kind} has no others; "
-                    "name a later stage, or leave --no-freeze out"
-                )
             inputs = 2 * trunk.channels
             layers = trunk, MeanAndMost(), nn.LayerNorm(inputs)
         self.register_buffer("kinds", torch.arange(scales), persistent=False)
@@ -338,18 +335,16 @@ class MapNetwork(nn.Module):
         return Cells(self.key(seen), prior, offset, self.toll, whole, evidence, around=self.around)
 
 
-class _Apart(nn.Sequential):
+class _Apart(nn.Module):
     """Layers that make a vector of a picture, of each of the pictures of `side` pixels that a view is cut into."""
 
     def __init__(self, side: int, *layers: nn.Module) -> None:
-        super().__init__(*layers)
+        super().__init__()
         self.side = side
+        self.read = nn.Sequential(*layers)
 
     def forward(self, view: Tensor) -> Tensor:
         """Features (batch, features, cells, cells) of views (batch, channels, cells * side, cells * side)."""
         cut = view.unflatten(-1, (-1, self.side)).unflatten(-3, (-1, self.side))  # batch, channels, row, down, column
         cut = cut.permute(0, 2, 4, 1, 3, 5)
-        seen = cut.flatten(0, 2)
-        for layer in self:
-            seen = layer(seen)
-        return seen.unflatten(0, cut.shape[:3]).permute(0, 3, 1, 2)
+        return self.read(cut.flatten(0, 2)).unflatten(0, cut.shape[:3]).permute(0, 3, 1, 2)

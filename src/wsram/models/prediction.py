@@ -31,7 +31,7 @@ from wsram.glimpse.source import Glimpsable
 from wsram.models.heads import ClassHead, LabelsHead, build_head
 from wsram.models.layers import GlimpseNetwork, MapNetwork, Recurrence, ViewNetwork
 from wsram.models.looking import Choose, Looked, Memory, Resample, Stopped
-from wsram.models.trunk import ALWAYS_FROZEN, is_trunk, last_stage, parse
+from wsram.models.trunk import is_trunk, require_learning
 
 POLICIES = ("gaussian", "map")
 AIMS = ("middle", "contrast")
@@ -157,14 +157,7 @@ class PredictionNetwork(nn.Module):
             reading["freeze"] = freeze and map_freeze
             self.view_network = MapNetwork(network, side=view, features=upper_units, **pointing, **reading)
             if is_trunk(network) and not map_freeze:
-                seen = parse(network)[1] if map_apart else last_stage(map_stride)
-                if seen <= ALWAYS_FROZEN:
-                    others = f"{network} has no others" if map_apart else f"no others see cells of {map_stride} pixels"
-                    instead = "name a later stage" if map_apart else "use --map-stride 16"
-                    raise UserError(
-                        f"the first {ALWAYS_FROZEN} stages stay as they are, and {others}; {instead}, or leave "
-                        "--no-map-freeze out"
-                    )
+                require_learning(network, "--no-map-freeze", None if map_apart else map_stride)
         else:
             self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
         # What was found says where to look next; where to look next is no evidence.

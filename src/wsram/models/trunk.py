@@ -75,6 +75,28 @@ def parse(kind: str) -> tuple[str, int]:
     return name, int(stage) if colon else STAGE
 
 
+def require_learning(kind: str, option: str, stride: int | None = None) -> None:
+    """`UserError` unless some of the stages that images are read by can learn, which `option` asks for.
+
+    Args:
+        kind: see `parse`.
+        option: of the command line.
+        stride: pixels of a cell of a map, which is read by the last stage of such cells; None for all stages.
+
+    Example:
+        >>> require_learning("efficientnet-lite0:4", "--no-freeze")
+    """
+    name, stage = parse(kind)
+    others, instead = f"{kind} has no others", "name a later stage"
+    if stride is not None:
+        stage, others, instead = last_stage(stride), f"no others see cells of {stride} pixels", "use --map-stride 16"
+    if stage <= ALWAYS_FROZEN:
+        raise UserError(
+            f"the first {ALWAYS_FROZEN} stages of {name} stay as they are, and {others}; {instead}, or leave {option} "
+            "out"
+        )
+
+
 class Trunk(nn.Module):
     """The first stages of a pretrained network, freshly initialised; `fill_pretrained` gives it the ImageNet weights.
 
