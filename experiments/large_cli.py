@@ -66,6 +66,8 @@ class MosaicTrain:
     """Pixels of the view's side that show each photo, a cell of the map: more of them tell more and cost more."""
     start_from: str | None = None
     """A network to go on from: one that was taught by smaller mosaics, say."""
+    distil: int = 0
+    """Epochs in which the view's network first learns to tell of a small photo what it tells of the whole of it."""
     updates: int = 1000
     """Optimizer steps."""
     batch: int = 32
@@ -154,7 +156,7 @@ def _mosaic(args: MosaicRun, screen: Screen) -> None:
 def _mosaic_train(args: MosaicTrain, screen: Screen) -> None:
     from experiments.mosaic_training import teach
 
-    names = ("photos", "start_from", "updates", "batch", "samples", "glimpses", "learning_rate", "seed")
+    names = ("photos", "start_from", "distil", "updates", "batch", "samples", "glimpses", "learning_rate", "seed")
     changes = {name: getattr(args, name) for name in names}
     changes |= {
         "view": args.shown * args.photos,

@@ -348,7 +348,9 @@ def teach_tiled(
     task, schedule = TASKS[config.task], config.schedule
     torch.manual_seed(schedule.seed)
     network = cast(AttentionClassifier, task.build(config, train.spec))
-    task.begin(config, network)
+    with screen.telling() as tell:
+        for line in task.begin(config, network, train, tell):
+            screen.say(line)
     began = time.perf_counter()
     taught = features_of(to.parent, network, train, count, 0)
     measured = features_of(to.parent, network, held_out, len(held_out), None)

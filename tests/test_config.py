@@ -35,8 +35,9 @@ ODD: dict[str, dict[str, Any]] = {
     # Soft attention takes one sample.
     "image-to-text": dict(name="variational", samples=1, variance_draws=4),
 }
-# One needs the inference network, which the odd proposal leaves out, the other the sensor that the odd one is not.
-ALWAYS_DEFAULT = {"pathwise", "sleep", "task"}
+# They need the inference network, which the odd proposal leaves out, the sensor that the odd one is not, and nothing to
+# go on from.
+ALWAYS_DEFAULT = {"distil", "pathwise", "sleep", "task"}
 
 
 def odd_value(kind: Any, default: Any) -> Any:
@@ -83,7 +84,7 @@ def odd(task: str) -> Config:
 def test_a_value_other_than_the_default_is_known_for_every_setting(task: str) -> None:
     default, other = dict(settings(CONFIGS[task]())), dict(settings(odd(task)))
     assert default.keys() == other.keys() and odd(task).data.source != CONFIGS[task]().data.source
-    assert [name for name in other if other[name] == default[name]] == ["pathwise", "sleep"]
+    assert [name for name in other if other[name] == default[name]] == ["pathwise", "sleep", "distil"]
 
 
 @pytest.mark.parametrize("config", [*RECIPES.values(), *map(odd, CONFIGS)], ids=[*RECIPES, *CONFIGS])

@@ -133,6 +133,7 @@ WITHOUT_EFFECT = {
     "freeze",
     "map_freeze",
     "start_from",
+    "distil",
     "scale_toll",
 }
 OF_FILES = {"answer", "colour", "longest", "balance", "choose", *vars(AugmentConfig())}

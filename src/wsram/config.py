@@ -229,6 +229,9 @@ class ClassificationConfig:
     """Weight of the answer's loss after every glimpse but the last, beside the last one's."""
     start_from: str | None = None
     """A network to go on from, by folder or name: its weights where they fit, its answers by their names."""
+    distil: int = 0
+    """Epochs in which a pretrained network, before anything else, is taught to tell of glimpses, and of a map's cells
+    that are apart, what it tells of the same places at 224 pixels; without answers."""
     choose: bool = False
     """Choose glimpses, patch, scales, view, batch and updates by the images, where nothing else was asked for."""
     sum_scale: bool = False
@@ -238,7 +241,9 @@ class ClassificationConfig:
         if not 0 <= self.glimpse_growth <= 1:
             raise UserError(f"glimpse growth is a share of the updates, from 0 to 1, got {self.glimpse_growth}")
         require_finite(self)
-        require_at_least(0, every_glimpse=self.every_glimpse)
+        require_at_least(0, every_glimpse=self.every_glimpse, distil=self.distil)
+        if self.distil and self.start_from is not None:
+            raise UserError("a network that goes on was taught before; leave --distil out, or --start-from")
         if self.estimator.pathwise and (self.model.sensor == "nearest" or self.exploration.temperature != 1):
             raise UserError(
                 "locations are followed through bilinear glimpses that the policy itself drew; use --sensor bilinear "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -67,6 +69,20 @@ class Screen:
         if shown and self.in_notebook and not self.console.quiet:
             return _InNotebook(*columns)
         return Progress(*columns, console=self.console, disable=not shown or not self.console.is_terminal)
+
+    @contextmanager
+    def telling(self, *, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+        """A progress bar for work of several parts, as what is told of it: which part it is, and how much is done."""
+        with self.progress(shown=shown) as bar:
+            line, parts = bar.add_task("", total=None), set[str]()
+
+            def tell(what: str, done: int, whole: int) -> None:
+                bar.update(line, description=what, completed=done, total=whole)
+                if shown and not self.moves and what not in parts:
+                    self.say(f"Now: {what}")
+                parts.add(what)
+
+            yield tell
 
 
 class _InNotebook(Progress):

@@ -250,7 +250,14 @@ def _train(
     require_room_for_update(config, network, examples, processes)
     hashes = {"train": examples.fingerprint(), "validation": validation.fingerprint()} if main else {}
     if not resume:
-        chosen += task.begin(config, network)
+        with screen.telling(shown=main) as tell:
+
+            def told_until_asked(what: str, done: int, whole: int) -> None:
+                tell(what, done, whole)
+                if agreed(asked, accelerator):
+                    raise KeyboardInterrupt  # there is no run yet, and nothing to keep
+
+            chosen += task.begin(config, network, examples, told_until_asked)
     model, optimizer = accelerator.prepare(network, optimizer)
     lost = set[str]()
 

@@ -21,7 +21,7 @@ from wsram.models.captioner import Attended, AttentionCaptioner
 from wsram.models.rollout import Rollout
 from wsram.runtime import Autocast
 from wsram.tables import Panel, Table
-from wsram.tasks.task import Options, Update, centred
+from wsram.tasks.task import Options, Tell, Update, centred
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,7 +148,9 @@ class Captioning:
             **vars(config.model),
         )
 
-    def begin(self, config: CaptioningConfig, network: AttentionCaptioner) -> tuple[str, ...]:
+    def begin(
+        self, config: CaptioningConfig, network: AttentionCaptioner, examples: Dataset, tell: Tell
+    ) -> tuple[str, ...]:
         """As it is."""
         return ()
 

@@ -31,6 +31,7 @@ from wsram.models.trunk import fill_pretrained
 from wsram.runtime import Autocast
 from wsram.tables import Panel, Table
 from wsram.tasks.choices import choose_by_images
+from wsram.tasks.distilling import distil
 from wsram.tasks.figures import (
     error_by_class,
     expected_calibration_error,
@@ -39,7 +40,7 @@ from wsram.tasks.figures import (
     risk_coverage,
 )
 from wsram.tasks.measuring import ROWS, VOTES, answered, evaluate_mode, evaluate_sampled, nll
-from wsram.tasks.task import Options, Update, centred
+from wsram.tasks.task import Options, Tell, Update, centred
 from wsram.tasks.troubles import look_again, troubles
 
 if TYPE_CHECKING:
@@ -127,9 +128,16 @@ class Classification:
             network.prediction.sensor.check(*spec.size)
         return network
 
-    def begin(self, config: ClassificationConfig, network: AttentionClassifier) -> tuple[str, ...]:
+    def begin(
+        self, config: ClassificationConfig, network: AttentionClassifier, examples: Dataset, tell: Tell
+    ) -> tuple[str, ...]:
         """With the weights of the network that it is to start from, if there is one, else those of pretrained parts."""
-        return fill_pretrained(network) if config.start_from is None else begin_from(network, config.start_from)
+        if config.start_from is not None:
+            return begin_from(network, config.start_from)
+        filled = fill_pretrained(network)
+        if not config.distil:
+            return filled
+        return filled + distil(network, examples, epochs=config.distil, seed=config.schedule.seed, tell=tell)
 
     def rollout(self, config: ClassificationConfig, model: nn.Module, batch: Batch, update: Update) -> GlimpseRollout:
         """Glimpses at images, as many as this update takes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -51,6 +51,10 @@ class Options:
     beam: int | None = None
 
 
+Tell = Callable[[str, int, int], None]
+"""Is told what is being done before training, and how much of how much is."""
+
+
 @runtime_checkable
 class Task(Protocol):
     """Everything that training, evaluation and pages have to know of what is trained; `config` is of the task's kind.
@@ -74,7 +78,7 @@ class Task(Protocol):
     def build(self, config: Any, spec: Spec) -> Any:
         """The network, freshly initialised from torch's global generator; `UserError` if it does not fit the data."""
 
-    def begin(self, config: Any, network: Any) -> tuple[str, ...]:
+    def begin(self, config: Any, network: Any, examples: Dataset, tell: Tell) -> tuple[str, ...]:
         """Fill a new run's network with what it is to begin from, and say what that was, a line each."""
 
     def rollout(self, config: Any, model: nn.Module, batch: Batch, update: Update) -> Rollout[Any, Any]:
