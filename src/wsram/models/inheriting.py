@@ -9,8 +9,9 @@ import torch
 from wsram.errors import UserError
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.pretrained import from_pretrained
+from wsram.models.trunk import Trunk, fill_pretrained
 
-OF_ANSWERS = ("prediction.head.", "inference.answer.")
+OF_ANSWERS = ("prediction.head.", "prediction.view_network.evidence.", "inference.answer.")
 """Where weights belong to answers; of classes, a row to each."""
 READING = ("prediction.glimpse_network.what.", "prediction.glimpse_network.where.")
 """Where weights read glimpses: what a network cannot do without."""
@@ -23,14 +24,16 @@ def begin_from(network: AttentionClassifier, name: str) -> tuple[str, ...]:
     """Give a network the weights of a trained one: those of the same name and shape, a class's by the class's name.
 
     Args:
-        network: is filled; what the other has not is left as it was.
+        network: is filled; what the other has not is left as it was, but for stages of a pretrained network, which are
+            as ImageNet taught them.
         name: of the other, as `from_pretrained` has it.
 
     Returns:
         What was taken over and what begins anew, a line each.
 
     Raises:
-        UserError: there is no such classifier, or its glimpses are read in another way.
+        UserError: there is no such classifier, its glimpses are read in another way, or stages of a pretrained network
+            that it has not are asked for where the package of their weights is missing.
     """
     other = from_pretrained(name)
     if not isinstance(other, AttentionClassifier):
@@ -46,6 +49,8 @@ def begin_from(network: AttentionClassifier, name: str) -> tuple[str, ...]:
     same = all(_argument(network, key) == _argument(other, key) for key in ("answer", "unit", "names"))
     shared = [answer for answer in names if answer in other_names] if classes or same else []
     taken = {key for key in fits if same or not key.startswith(OF_ANSWERS)}
+    trunks = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, Trunk))
+    filled = fill_pretrained(network) if any(key.startswith(trunks) for key in own.keys() - taken) else ()
     for key in taken:
         own[key].copy_(theirs[key])
     if classes and not same:
@@ -55,7 +60,7 @@ def begin_from(network: AttentionClassifier, name: str) -> tuple[str, ...]:
                 own[key][here] = theirs[key][there]
     anew = sorted({".".join(key.split(".")[:2]) for key in own if key not in taken and not key.startswith(OF_ANSWERS)})
     answers = f"and {len(shared)} of {len(names)} answers of {name}"
-    return (f"starts with the weights {answers}" + (f"; anew begin {', '.join(anew)}" if anew else ""),)
+    return (*filled, f"starts with the weights {answers}" + (f"; anew begin {', '.join(anew)}" if anew else ""))
 
 
 def _argument(network: AttentionClassifier, name: str) -> Any:
