@@ -54,7 +54,8 @@ VALIDATION, TEST = 200, 500
 """Modules that are held out, and those of the test."""
 SETTINGS: dict[str, Any] = {
     "glimpses": 8, "patch": 100, "scales": (3,), "view": 240, "map_stride": 8, "map_apart": False,
-    "map_dropout": 0.0, "map_toll": 20.0, "dropout": 0.5, "read_dropout": 0.0,
+    "map_query": True, "map_dropout": 0.0, "map_toll": 20.0, "dropout": 0.5, "read_dropout": 0.0,
+    "widths": (32, 64), "lower_units": 64,
     "updates": 600, "batch": 32, "samples": 2, "evaluate_every": 100,
 }  # fmt: skip
 """Of the recipe `mosaic`: a glimpse is as large as a cell, and the view has 40 by 24 pixels of each."""

@@ -348,8 +348,8 @@ def teach_tiled(
     task, schedule = TASKS[config.task], config.schedule
     torch.manual_seed(schedule.seed)
     network = cast(AttentionClassifier, task.build(config, train.spec))
-    with screen.telling() as tell:
-        for line in task.begin(config, network, train, tell):
+    with screen.telling() as progress:
+        for line in task.begin(config, network, train, progress):
             screen.say(line)
     began = time.perf_counter()
     taught = features_of(to.parent, network, train, count, 0)

@@ -84,7 +84,8 @@ def odd(task: str) -> Config:
 def test_a_value_other_than_the_default_is_known_for_every_setting(task: str) -> None:
     default, other = dict(settings(CONFIGS[task]())), dict(settings(odd(task)))
     assert default.keys() == other.keys() and odd(task).data.source != CONFIGS[task]().data.source
-    assert [name for name in other if other[name] == default[name]] == ["pathwise", "sleep", "distil"]
+    same = [name for name in other if other[name] == default[name]]
+    assert same == [name for name in ("pathwise", "sleep", "distil") if name in default]
 
 
 @pytest.mark.parametrize("config", [*RECIPES.values(), *map(odd, CONFIGS)], ids=[*RECIPES, *CONFIGS])

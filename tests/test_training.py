@@ -156,6 +156,7 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "batch": dict(batch=9),
     "glimpse_growth": dict(glimpse_growth=0.9),
     "map_stride": dict(map_stride=2),
+    "map_query": dict(map_query=False),
     "map_toll": dict(map_toll=0.5),
     "map_evidence": dict(map_evidence=True),
 }
@@ -165,6 +166,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "pathwise": dict(name="variational", proposal="policy"),
     "map_stride": dict(policy="map", network="conv"),
     "map_apart": dict(policy="map", network="conv", map_stride=4),
+    "map_query": dict(policy="map", network="conv", proposal="policy"),
     "map_toll": dict(policy="map", network="conv"),
     "map_evidence": dict(policy="map", network="conv"),
     "map_dropout": dict(policy="map", network="conv"),

@@ -63,6 +63,9 @@ class ClassifierConfig:
     map_apart: bool = False
     """Read each cell of a map as a small picture of its own, by all stages of a pretrained network: for images of many
     parts that have nothing to do with each other, as large as the cells."""
+    map_query: bool = True
+    """What was seen asks for cells of a map; --no-map-query looks at them by what each says, where nothing that one
+    shows tells where the others lie."""
     map_toll: float = 20.0
     """Nats that a map's cells lose at first once they were looked at, with those around them unless cells are apart;
     learned."""

@@ -29,7 +29,7 @@ POINTING: dict[str, dict[str, Any]] = {
         policy="map", network="conv", widths=(3, 4), map_evidence=True, recurrence="evidence", binding="none"
     ),
     "a map of cells that are apart": dict(
-        policy="map", network="conv", widths=(3, 4), map_apart=True, read_dropout=0.3
+        policy="map", network="conv", widths=(3, 4), map_apart=True, map_query=False, read_dropout=0.3
     ),
     "a map of coarse cells, colour, one scale": dict(policy="map", map_stride=2, channels=3, scales=(2,)),
 }

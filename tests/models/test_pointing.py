@@ -187,6 +187,21 @@ def test_of_cells_that_are_apart_the_middle_is_looked_at_and_its_neighbours_stay
     assert float((location.unsqueeze(-1) - middles).abs().amin(-1).max()) < 1e-6
 
 
+def test_without_a_query_cells_are_looked_at_by_what_each_says_whatever_was_seen() -> None:
+    model = pointer(map_query=False, map_apart=True, map_toll=40.0, inference=False, glimpses=9, map_stride=4)
+    given = images()
+    cells = model.prediction.begin(model.prediction.sensor.pyramid(given).view(12))[1]
+    assert cells is not None and cells.keys is None
+    at = cell_of(model.predict(given).action.location, 3)
+    assert torch.equal(at, cells.prior.argsort(-1, descending=True))
+    with torch.no_grad():  # what is seen says nothing of where to look next
+        for parameter in (*model.prediction.glimpse_network.parameters(), *model.prediction.upper.parameters()):
+            parameter.normal_()
+    assert torch.equal(cell_of(model.predict(given).action.location, 3), at)
+    with pytest.raises(UserError, match="--proposal policy with --no-map-query"):
+        pointer(map_query=False)
+
+
 def test_a_map_that_does_not_divide_the_view_is_refused() -> None:
     with pytest.raises(UserError, match="multiple of the map's stride, got 12 and 5"):
         pointer(map_stride=5)

@@ -143,18 +143,20 @@ class Looking(nn.Module):
         if cells is None:
             return upper, lower
         assert cells.visited is not None
-        parts = (cells.keys.flatten(1), cells.prior, cells.offset.flatten(1), cells.visited)
-        return torch.cat([upper, *parts], -1), lower
+        keys = [] if cells.keys is None else [cells.keys.flatten(1)]
+        return torch.cat([upper, *keys, cells.prior, cells.offset.flatten(1), cells.visited], -1), lower
 
     def heard(self, upper: Tensor, lower: Tensor) -> Memory:
         """The state that `told` made two tensors of."""
         network = self.prediction.view_network
         if not isinstance(network, MapNetwork):
             return Memory(upper, lower, None)
-        count, units = (self.prediction.view // network.stride) ** 2, network.key.out_features
-        sizes = [units * count, count, 2 * count, count]
-        upper, keys, prior, offset, visited = upper.split([upper.shape[-1] - sum(sizes), *sizes], -1)
-        keys, offset = keys.unflatten(-1, (count, units)), offset.unflatten(-1, (count, 2))
+        count = (self.prediction.view // network.stride) ** 2
+        sizes = [] if network.key is None else [network.key.out_features * count]
+        sizes += [count, 2 * count, count]
+        upper, *asked, prior, offset, visited = upper.split([upper.shape[-1] - sum(sizes), *sizes], -1)
+        keys = asked[0].unflatten(-1, (count, -1)) if asked else None
+        offset = offset.unflatten(-1, (count, 2))
         cells = Cells(keys, prior, offset, network.toll, upper, visited=visited, around=network.around)
         return Memory(upper, lower, cells)
 

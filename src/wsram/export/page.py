@@ -39,7 +39,18 @@ KNOWN = {
         "freeze",
     ),
     *("widths", "lower_units", "upper_units", "view", "std_range", "unit", "longest", "calibration", "inference"),
-    *("precision", "aim", "policy", "map_stride", "map_apart", "map_toll", "map_evidence", "map_freeze", "map_dropout"),
+    *(
+        "precision",
+        "aim",
+        "policy",
+        "map_stride",
+        "map_apart",
+        "map_query",
+        "map_toll",
+        "map_evidence",
+        "map_freeze",
+        "map_dropout",
+    ),
     *("binding", "leak", "warp", "dropout", "read_dropout", "scale_toll"),
 }
 """Arguments of a network that the page heeds, or that do not matter to it."""

@@ -192,7 +192,7 @@ class Cells:
 
     Evidence is for the training of the map alone, see `scores`; glimpses and what comes of them do without.
 
-    keys: (batch, cells, units) what a query is compared with.
+    keys: (batch, cells, units) what a query is compared with; None where no query is asked.
     prior: (batch, cells) logits before any query.
     offset: (batch, cells, 2) see `MapDistribution`.
     toll: () nats that cells lose once they have been looked at, and those around them.
@@ -202,7 +202,7 @@ class Cells:
     around: how many cells beside one that was looked at count as visited with it, on all sides.
     """
 
-    keys: Tensor
+    keys: Tensor | None
     prior: Tensor
     offset: Tensor
     toll: Tensor
@@ -212,12 +212,14 @@ class Cells:
     around: int = 1
 
     def policy(self, raw: Tensor) -> MapDistribution:
-        """The distribution that a query (..., batch, units) and logits of scales (..., batch, scales), joined, make."""
-        units = self.keys.shape[-1]
-        # Keys stay in the precision they were made in: there are many, and every glimpse compares them all.
-        query = (raw[..., :units] / math.sqrt(units)).to(self.keys.dtype)
-        energy = torch.einsum("...bu,bcu->...bc", query, self.keys)
-        logits = self.prior + PULL * torch.tanh(energy / PULL)
+        """The distribution that a query (..., batch, units) and logits of scales (..., batch, scales) make, joined."""
+        logits, units = self.prior, 0
+        if self.keys is not None:
+            units = self.keys.shape[-1]
+            # Keys stay in the precision they were made in: there are many, and every glimpse compares them all.
+            query = (raw[..., :units] / math.sqrt(units)).to(self.keys.dtype)
+            energy = torch.einsum("...bu,bcu->...bc", query, self.keys)
+            logits = logits + PULL * torch.tanh(energy / PULL)
         if self.visited is not None:
             logits = logits - self.toll * self.visited
         return MapDistribution(logits, raw[..., units:], self.offset, cells=self)
@@ -241,14 +243,15 @@ class Cells:
 
     def select(self, index: Tensor) -> Cells:
         """Of the images numbered `index` (images,) int64."""
-        parts = {name: getattr(self, name)[index] for name in ("keys", "prior", "offset", "features")}
+        parts = {name: getattr(self, name)[index] for name in ("prior", "offset", "features")}
+        keys = None if self.keys is None else self.keys[index]
         visited = None if self.visited is None else self.visited[..., index, :]
-        return replace(self, evidence=None, visited=visited, **parts)
+        return replace(self, keys=keys, evidence=None, visited=visited, **parts)
 
     def detach(self) -> Cells:
         """The same numbers without a gradient."""
-        parts = {name: getattr(self, name).detach() for name in ("keys", "prior", "toll", "features")}
-        return replace(self, evidence=None, **parts)
+        parts = {name: getattr(self, name).detach() for name in ("prior", "toll", "features")}
+        return replace(self, keys=None if self.keys is None else self.keys.detach(), evidence=None, **parts)
 
 
 def cell_of(location: Tensor, side: int) -> Tensor:

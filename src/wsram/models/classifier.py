@@ -114,6 +114,7 @@ class AttentionClassifier(nn.Module):
         policy: str = "gaussian",
         map_stride: int = 1,
         map_apart: bool = False,
+        map_query: bool = True,
         map_toll: float = 20.0,
         map_evidence: bool = False,
         map_freeze: bool = True,
@@ -149,6 +150,7 @@ class AttentionClassifier(nn.Module):
             policy=policy,
             map_stride=map_stride,
             map_apart=map_apart,
+            map_query=map_query,
             map_toll=map_toll,
             map_evidence=map_evidence,
             map_freeze=map_freeze,
@@ -162,6 +164,8 @@ class AttentionClassifier(nn.Module):
         )
         self.calibrate(calibration)
         self.inference = None
+        if inference and policy == "map" and not map_query:
+            raise UserError("an inference network asks a map for cells; use --proposal policy with --no-map-query")
         if inference:
             outputs = self.prediction.policy_head.out_features
             self.inference = InferenceNetwork(self.prediction.head, hidden=upper_units, outputs=outputs)

@@ -250,7 +250,7 @@ class MapNetwork(nn.Module):
         stride: pixels of the view along the side of a cell.
         apart: whether each cell is read by itself.
         features: of the whole view, from the mean of the cells.
-        units: of a cell's key.
+        units: of a cell's key; 0 where no query is asked.
         widths: channels of the two convolutions are the first of these.
         toll: nats that cells lose at first once they were looked at; learned.
         answers: numbers of evidence that each cell gives, see `Cells`; 0 for none.
@@ -305,7 +305,7 @@ class MapNetwork(nn.Module):
         layers = nn.Sequential(*seeing, again, nn.ReLU())
         self.layers = layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
         self.read = nn.Linear(second, features)
-        self.key = nn.Linear(second, units)
+        self.key = nn.Linear(second, units) if units else None
         self.trust = nn.Parameter(torch.ones(()))
         self.toll = nn.Parameter(torch.tensor(float(toll)))
         self.evidence = nn.Linear(second, answers) if answers else None
@@ -332,7 +332,8 @@ class MapNetwork(nn.Module):
             prior = prior + said - said.mean(-1, keepdim=True)
         if self.apart:
             offset = torch.zeros_like(offset)
-        return Cells(self.key(seen), prior, offset, self.toll, whole, evidence, around=self.around)
+        keys = None if self.key is None else self.key(seen)
+        return Cells(keys, prior, offset, self.toll, whole, evidence, around=self.around)
 
 
 class _Apart(nn.Module):

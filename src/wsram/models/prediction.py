@@ -67,6 +67,7 @@ class PredictionNetwork(nn.Module):
             the "contrast" in its view, as far as that is trusted, which is learned too.
         policy: "gaussian", a place anywhere; or "map", which points at cells of the view (`MapDistribution`).
         map_stride, map_apart, map_toll, map_dropout: of the map, see `MapNetwork`.
+        map_query: whether what was seen asks for cells, rather than that they are looked at by what each says.
         map_freeze: whether what a map is read from stays as it is, if `freeze` says so too.
         map_evidence: whether each cell gives evidence for every answer: the map begins where there is most of it.
         binding, leak, warp, dropout, read_dropout: see `GlimpseNetwork`.
@@ -97,6 +98,7 @@ class PredictionNetwork(nn.Module):
         policy: str = "gaussian",
         map_stride: int = 1,
         map_apart: bool = False,
+        map_query: bool = True,
         map_toll: float = 20.0,
         map_evidence: bool = False,
         map_freeze: bool = True,
@@ -151,8 +153,9 @@ class PredictionNetwork(nn.Module):
                 "classes or labels, or --no-map-evidence"
             )
         self.view_network: ViewNetwork | MapNetwork
+        units = KEY_UNITS if policy == "map" and map_query else 0
         if policy == "map":
-            pointing: dict[str, Any] = {"stride": map_stride, "apart": map_apart, "units": KEY_UNITS, "toll": map_toll}
+            pointing: dict[str, Any] = {"stride": map_stride, "apart": map_apart, "units": units, "toll": map_toll}
             pointing |= {"answers": len(names) if map_evidence else 0, "dropout": map_dropout}
             reading["freeze"] = freeze and map_freeze
             self.view_network = MapNetwork(network, side=view, features=upper_units, **pointing, **reading)
@@ -162,7 +165,7 @@ class PredictionNetwork(nn.Module):
             self.view_network = ViewNetwork(network, side=view, features=upper_units, **reading)
         # What was found says where to look next; where to look next is no evidence.
         self.upper = Recurrence("relu" if recurrence == "evidence" else recurrence, lower_units, upper_units)
-        self.policy_head = nn.Linear(upper_units, (KEY_UNITS if policy == "map" else 4) + scales)
+        self.policy_head = nn.Linear(upper_units, (units if policy == "map" else 4) + scales)
         with torch.no_grad():
             # At first r1 does not move r2, so every glimpse of an image is drawn around the same place. Random weights
             # would send later glimpses to some corner, all of them black, where no signal brings them back.
