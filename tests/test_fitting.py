@@ -13,6 +13,8 @@ from PIL import Image
 import wsram
 from tests.refusals import refusal
 from wsram.config import changed
+from wsram.data.given import given
+from wsram.data.images import read_image, size_of
 from wsram.data.listing import read_table
 from wsram.fitting import write_table
 from wsram.recipes import RECIPES
@@ -58,6 +60,34 @@ def test_images_and_labels_of_every_kind_come_back_from_the_table(tmp_path: Path
             pixels = np.asarray(image).tolist()
     assert modes == ["L", "RGB", "RGB", "L"]
     assert pixels == [[51] * 5] * 4  # of the last one
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """As a camera would have it that was held sideways."""
+    image.getexif()[0x0112] = 6
+    return image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(np.linspace(0, 1, 20, dtype=np.float32).reshape(4, 5)),
+        Image.fromarray(3000 * np.arange(20, dtype=np.int32).reshape(4, 5)),
+        Image.fromarray(3000 * np.arange(20, dtype=np.uint16).reshape(4, 5)),
+        Image.new("RGBA", (5, 4), (200, 100, 0, 128)),
+        Image.new("LA", (5, 4), (200, 128)),
+        turned(Image.linear_gradient("L").resize((5, 4))),
+    ],
+    ids=["floating point", "integers", "16 bits", "transparent", "grey and transparent", "turned"],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_kept_of_an_image_of_pillow_is_what_a_prediction_sees(
+    tmp_path: Path, image: Image.Image, channels: int
+) -> None:
+    (item,), _ = read_table(write_table([image], ["a"], tmp_path / "kept"))
+    assert isinstance(item.path, Path)
+    assert torch.equal(read_image(item.path, channels), given(image, channels).pixels)
+    assert size_of(item.path) == size_of(image)
 
 
 def test_what_cannot_be_fitted_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

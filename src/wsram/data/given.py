@@ -25,9 +25,6 @@ PICTURE = 1024
 ROUNDING = 1e-4
 """How far beyond [0, 1] values may lie and still be taken for rounding."""
 
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-"""Kinds of images of Pillow that PNG holds as they are."""
-
 
 @dataclass(frozen=True)
 class Given:
@@ -130,7 +127,7 @@ def given_square(image: ImageLike, side: int) -> Given:
 def as_png(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
     """What `given` takes that is no file, as an image that can be written as PNG; raises as it does."""
     if isinstance(image, Image.Image):
-        return image if image.mode in PNG_MODES else image.convert("RGB")
+        return as_pillow(read_image(image, 3 if size_of(image)[2] else 1))
     return as_pillow(_planes(image))
 
 
