@@ -90,13 +90,47 @@ def test_what_is_kept_of_an_image_of_pillow_is_what_a_prediction_sees(
     assert size_of(item.path) == size_of(image)
 
 
+def test_a_refused_call_leaves_nothing_behind_and_the_corrected_one_trains(tmp_path: Path) -> None:
+    images, labels = noise(24)
+    settings = TINY | dict(glimpses=1, updates=2, evaluate_every=2)
+    for wrong, said in (
+        (lambda: wsram.fit(images, labels, tmp_path / "run", screen=QUIET, **settings | dict(patch=99)), "patch of 99"),
+        (lambda: wsram.fit([*images[:-1], np.zeros(3)], labels, tmp_path / "run", screen=QUIET), "(3,)"),
+    ):
+        refusal(wrong, said)
+        assert not list(tmp_path.iterdir())
+    wsram.fit(images, labels, tmp_path / "run", screen=QUIET, **settings)
+    kept = tmp_path / "run-images"
+    assert len(list(kept.iterdir())) == 25
+    kept.rename(tmp_path / "moved")
+    refusal(lambda: wsram.fit(images, labels, tmp_path / "run", screen=QUIET, **settings), "already holds a run")
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ([0.5, 1, np.int64(2)], [0.5, 1.0, 2.0]),
+        ([0, 1, np.int64(2)], ["0", "1", "2"]),
+        ([0.5, 1, "a"], [0.5, "1", "a"]),
+    ],
+)
+def test_labels_are_numbers_where_all_are_and_not_all_whole(
+    tmp_path: Path, labels: list[Any], kept: list[str | float]
+) -> None:
+    items, _ = read_table(write_table(noise(3)[0], labels, tmp_path / "kept"))
+    assert [item.answer for item in items] == kept
+
+
 def test_what_cannot_be_fitted_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     images, labels = noise(4)
     refusal(lambda: wsram.fit(images, labels[:3], tmp_path / "run"), "3 labels", "4 images")
     refusal(lambda: wsram.fit(images, labels, tmp_path / "run", recipe="none"), "'none'", "folder")
     refusal(lambda: wsram.fit([np.zeros((2, 2), np.int64)], ["a"], tmp_path / "run"), "int64")
+    refusal(lambda: wsram.fit(images, ["a|b", *labels[1:]], tmp_path / "run"), "'a|b'", "as a list")
+    refusal(lambda: wsram.fit(images, labels, "."), "folder for the run", "'.'")
     write_table(images, labels, tmp_path / "kept")
-    refusal(lambda: write_table(images, labels, tmp_path / "kept"), "already holds images")
+    refusal(lambda: write_table(images, labels, tmp_path / "kept"), "new folder", tmp_path / "kept")
     with pytest.raises(TypeError, match="colour_of_the_walls"):
         wsram.fit(images, labels, tmp_path / "run", colour_of_the_walls=3)
     assert not (tmp_path / "run").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from wsram.errors import UserError
 from wsram.evaluate import conclude
 from wsram.predictor import Predictor, from_pretrained
 from wsram.recipes import RECIPES
-from wsram.runs import Run, write_whole
+from wsram.runs import SETTINGS, Run, write_whole
 from wsram.terminal import Screen
 from wsram.training import train
 
 TABLE = "images.jsonl"
+FLOATS, WHOLE = (float, np.floating), (int, np.integer)
+"""Types of numbers."""
 
 
 def fit(
@@ -35,12 +39,12 @@ def fit(
 
     What is not a file yet is written to FOLDER-images, eight bits to a value; of each class 15% of the images are held
     out for validation and 15% for test, by their content. Then it is as after `wsram train`: the run can be evaluated,
-    resumed and asked by its folder.
+    resumed and asked by its folder. A call that is refused leaves nothing behind.
 
     Args:
         images: files, what Pillow opened, arrays or tensors, of any sizes.
-        labels: one for each image: a class, by its name or number; a floating-point number, to be estimated; or several
-            names that hold at once.
+        labels: one for each image: a class, by its name or number; a number to be estimated, where all are numbers and
+            one at least is floating-point; or several names that hold at once.
         folder: of the run, which is made.
         recipe: settings to start from, a key of `wsram.RECIPES`.
         screen: where progress is told; by default the terminal.
@@ -65,12 +69,21 @@ def fit(
     if recipe not in RECIPES:
         raise UserError(f"expected a recipe, one of {', '.join(RECIPES)}, got {recipe!r}; name one of them")
     folder = Path(folder).expanduser()
+    if not folder.name:
+        raise UserError(f"expected a new folder for the run, got {str(folder)!r}; name one")
+    if (folder / SETTINGS).exists():
+        raise UserError(f"{folder} already holds a run; choose another folder")
     home = folder.with_name(f"{folder.name}-images")
     config = asked(RECIPES[recipe], **settings)
     table = write_table(images, labels, home)
     run = Run(folder, changed(config, source=str(table)))
     screen = Screen() if screen is None else screen
-    train(run, screen)
+    try:
+        train(run, screen)
+    except BaseException:  # also an interruption
+        if not (folder / SETTINGS).exists():  # no run has begun, which would need the images
+            shutil.rmtree(home, ignore_errors=True)
+        raise
     conclude(Run.open(folder), screen)
     return from_pretrained(folder)
 
@@ -86,29 +99,41 @@ def write_table(images: Sequence[ImageLike], labels: Sequence[Any] | np.ndarray,
     """
     if len(images) != len(labels):
         raise UserError(f"expected a label for each image, got {len(labels)} labels and {len(images)} images")
-    if (folder / TABLE).exists():
-        raise UserError(f"{folder} already holds images; choose another folder")
+    if os.path.lexists(folder):
+        raise UserError(f"expected a new folder for the images, got {folder}, which is there; choose another")
+    numbers = any(isinstance(label, FLOATS) for label in labels) and all(
+        isinstance(label, FLOATS + WHOLE) for label in labels
+    )
+    partial = folder.with_name(folder.name + ".partial")
     rows = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         for n, (image, label) in enumerate(zip(images, labels, strict=True)):
             path = Path(image).expanduser().absolute() if isinstance(image, str | Path) else Path(f"{n:06}.png")
             if not isinstance(image, str | Path):
-                as_png(image).save(folder / path)
-            rows.append(json.dumps({"path": str(path), "label": _plain(label)}))
-        write_whole(folder / TABLE, "\n".join(rows) + "\n")
+                as_png(image).save(partial / path)
+            rows.append(json.dumps({"path": str(path), "label": _plain(label, numbers)}))
+        write_whole(partial / TABLE, "\n".join(rows) + "\n")
+        partial.rename(folder)
     except OSError as error:
         raise UserError(f"cannot write images into {folder} ({error.strerror or error}); choose another") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder / TABLE
 
 
-def _plain(label: Any) -> str | float | list[str]:
-    """A label as a table has it: a class's number is its name."""
+def _plain(label: Any, numbers: bool) -> str | float | list[str]:
+    """A label as a table has it: a class's number is its name, unless `numbers` are to be estimated."""
     if isinstance(label, str):
+        if "|" in label:  # which parts several names in a table
+            raise UserError(
+                f"expected a class's name without |, got {label[:80]!r}; rename it, or give several names as a list"
+            )
         return str(label)
-    if isinstance(label, float | np.floating):
+    if numbers or isinstance(label, FLOATS):
         return float(label)
-    if isinstance(label, bool | int | np.integer | np.bool_):
+    if isinstance(label, (*WHOLE, np.bool_)):
         return str(label)
     if isinstance(label, Sequence):
         return [str(each) for each in label]
