@@ -112,6 +112,17 @@ def test_samples_that_lie_apart_and_white_that_is_zero_are_read(tmp_path: Path) 
     assert torch.equal(opened(tmp_path / "a.tif", 3).read(0, 0, 150, 211), torch.from_numpy(planes))
     tifffile.imwrite(tmp_path / "b.tif", array[..., 0], tile=(64, 64), photometric="miniswhite")
     assert torch.equal(opened(tmp_path / "b.tif").read(0, 0, 150, 211)[0], 255 - torch.from_numpy(array[..., 0]))
+    bits = array[..., 0] > 99
+    tifffile.imwrite(tmp_path / "c.tif", bits, tile=(64, 64), photometric="miniswhite")
+    assert torch.equal(opened(tmp_path / "c.tif").read(0, 0, 150, 211)[0] == 0, torch.from_numpy(bits))
+
+
+@pytest.mark.parametrize("kind", ["unspecified", "assocalpha", "unassalpha"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_fourth_sample_is_what_the_file_says_it_is(tmp_path: Path, kind: str, channels: int) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(samples=4), tile=(64, 64), photometric="rgb", extrasamples=[kind])
+    assert torch.equal(opened(path, channels).read(0, 0, 150, 211), read_image(path, channels))
 
 
 @pytest.mark.parametrize("contrast", [False, True])
@@ -261,6 +272,8 @@ def test_what_a_tiff_file_lacks_is_said(tmp_path: Path) -> None:
         raw.write((5).to_bytes(2, "little"))
     if not hasattr(tifffile, "imagecodecs"):
         assert "compressed as" in refusal(lambda: opened(path))
+    tifffile.imwrite(tmp_path / "c.tif", noise(samples=3), tile=(64, 64), photometric="ycbcr")
+    assert "not read in tiles (6)" in refusal(lambda: opened(tmp_path / "c.tif"))
 
 
 def test_a_small_or_whole_tiff_file_is_left_to_the_reader_of_images(tmp_path: Path) -> None:

@@ -19,8 +19,20 @@ SAVE = "save it as grey or colour, of 8 or 16 bits or floating point in [0, 1]"
 """What to do with a file of another kind."""
 
 
-def planes_of(dtype: np.dtype, channels: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes a piece (rows, columns) or (rows, columns, samples) into (channels, rows, columns)."""
+def planes_of(
+    dtype: np.dtype, channels: int, name: str, *, multiplied: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes a piece (rows, columns) or (rows, columns, samples) into (channels, rows, columns).
+
+    Args:
+        dtype: of the piece.
+        channels: 1 for grey, 3 for colour.
+        name: what the image is called.
+        multiplied: whether of four samples the colours were multiplied by the fourth, their opacity.
+
+    Raises:
+        UserError: another type; and what is returned, values beyond [0, 1].
+    """
     if dtype.kind not in "buf" or (dtype.kind == "u" and dtype.itemsize > 2):
         raise UserError(f"{name} holds values of type {dtype}; {SAVE}")
 
@@ -39,8 +51,10 @@ def planes_of(dtype: np.dtype, channels: int, name: str) -> Callable[[np.ndarray
             piece = np.rint(piece / 257.0)
         piece = np.ascontiguousarray(piece, np.uint8)
         if piece.shape[-1] != channels:
-            image = as_mode(Image.fromarray(piece[..., 0] if piece.shape[-1] == 1 else piece), channels)
-            piece = np.asarray(image).reshape(*piece.shape[:2], channels)
+            image = Image.fromarray(piece[..., 0] if piece.shape[-1] == 1 else piece)
+            if multiplied:
+                image = Image.frombytes("RGBa", image.size, piece.tobytes())
+            piece = np.asarray(as_mode(image, channels)).reshape(*piece.shape[:2], channels)
         return np.ascontiguousarray(np.moveaxis(piece, -1, 0))
 
     return planes

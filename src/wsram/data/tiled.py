@@ -19,6 +19,8 @@ from wsram.errors import UserError, printable, reason_of
 from wsram.glimpse.source import Source
 from wsram.glimpse.tiles import WHOLE, Level, Tiled
 
+JPEG = (6, 7, 34892, 33007)
+"""Compressions of TIFF files out of which YCbCr comes as red, green and blue."""
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How TIFF and BigTIFF files begin."""
 ZARR = ("zarr.json", ".zarray", ".zgroup")
@@ -190,15 +192,19 @@ def _page(page: Any, path: Path, name: str, channels: int, check: Callable[[], N
     """One resolution of a TIFF file, whose tiles are found without opening the file again."""
     height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
     photometric = int(page.photometric)
-    # Black is zero, white is zero, red green blue, and what comes out of JPEG as that.
-    if photometric not in (0, 1, 2, 6) or page.dtype is None or samples not in (1, 3, 4):
+    # White is zero, black is zero, red green blue, and what comes out of JPEG as that.
+    known = photometric in (0, 1, 2) or (photometric == 6 and page.compression in JPEG)
+    if not known or page.dtype is None or samples not in (1, 3, 4):
         raise UserError(f"{name} holds {samples} sample(s) of a kind that is not read in tiles ({photometric}); {SAVE}")
     if (turned := page.tags.valueof(274, 1)) != 1:
         raise UserError(f"{name} is turned (orientation {turned}), which tiles cannot be; save it upright")
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
     if rows * columns > LARGEST:
         raise UserError(f"{name} is one piece of {columns}×{rows} pixels; save it in tiles of 256 or 512")
-    decode, tables, planes = page.decode, page.jpegtables, planes_of(page.dtype, channels, name)
+    # A fourth sample means nothing, 0, or is the opacity of colours that were multiplied by it, 1, or were not, 2.
+    fourth = page.extrasamples if samples == 4 else ()
+    planes = planes_of(page.dtype, channels, name, multiplied=fourth == (1,))
+    decode, tables = page.decode, page.jpegtables
     offsets, counts = np.asarray(page.dataoffsets), np.asarray(page.databytecounts)
     across = -(-width // columns)
     each = across * -(-height // rows)  # tiles of one sample, where samples lie apart
@@ -229,8 +235,8 @@ def _page(page: Any, path: Path, name: str, channels: int, check: Callable[[], N
         numbers = [number + n * each for n in range(samples)] if apart else [number]
         piece = np.concatenate([part(n) for n in numbers], -1)
         if photometric == 0:
-            piece = (piece.max(initial=1) if piece.dtype.kind == "f" else np.iinfo(piece.dtype).max) - piece
-        return planes(piece)
+            piece = piece.max(initial=1) - piece if piece.dtype.kind == "f" else ~piece
+        return planes(piece[..., :3] if fourth == (0,) else piece)
 
     return Level(height, width, (int(rows), int(columns)), load)
 
