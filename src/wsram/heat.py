@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from wsram.viewing import inches, show_image
 
@@ -90,13 +91,14 @@ def heat_picture(image: Tensor, size: tuple[int, int], heat: Tensor, side: int) 
     Args:
         image: (channels, height, width) in [0, 1].
         size: (height, width) that it is drawn as.
-        heat: (height, width) shares of its pixels.
+        heat: (rows, columns) none negative; averaged where the image has fewer pixels.
         side: of the picture's longer side, in pixels.
     """
     strength, cover, (x, y) = shading(heat)
+    strength, cover = adaptive_avg_pool2d(torch.stack((strength, cover)), (image.shape[-2], image.shape[-1]))
     colours = torch.from_numpy(colormaps[HEAT](strength.numpy())[..., :3]).float()
     share = cover.unsqueeze(-1)
-    shown = image.detach().float().cpu().clamp(0, 1).expand(3, *heat.shape).permute(1, 2, 0)
+    shown = image.detach().float().cpu().clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0)
     pixels = Image.fromarray(((1 - share) * shown + share * colours).mul(255).round().byte().numpy())
     down, across = (max(1, round(side * each / max(size))) for each in size)
     picture = pixels.resize((across, down), Image.Resampling.NEAREST if across > pixels.width else Image.Resampling.BOX)

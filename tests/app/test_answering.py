@@ -7,6 +7,7 @@ import io
 import re
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,19 @@ def test_evidence_is_two_maps_and_who_proposed(predictor: Predictor, fitted: Fit
     assert first.size == second.size and about.startswith("Map of the evidence for <b>: log-evidence")
     assert f"{SAMPLES} sequences of glimpses" in answer.html and "without an inference network" not in answer.html
     refusal(lambda: evidence(predictor, fitted, "z"), "expected a label among")
+
+
+def test_evidence_lies_over_the_small_picture_of_an_image_in_tiles(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", image)
+    (whole, about), _ = Read(evidence(predictor, Fitted(image), "a").html).images
+    monkeypatch.setattr("wsram.data.given.PICTURE", 40)
+    (small, again), _ = Read(evidence(predictor, Fitted(tmp_path / "a.npy"), "a").html).images
+    assert about == again  # the numbers of the map, and where it is largest
+    blue = [np.argwhere((np.asarray(each) == (86, 180, 233)).all(-1)).tolist() for each in (whole, small)]
+    assert blue[0] and blue[0] == blue[1]
 
 
 def test_evidence_is_for_the_networks_own_answer_unless_another_label_is_named(
