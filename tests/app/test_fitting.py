@@ -15,9 +15,11 @@ from tests.models.networks import classifier
 from tests.refusals import refusal
 from wsram.app import fitting
 from wsram.app.fitting import fit_drawing, fit_file, read_drawing, scene_of
+from wsram.config import ClassificationConfig, changed
 from wsram.data.scenes import SCENES
 from wsram.models.pretrained import RELEASED
 from wsram.predictor import Predictor, from_pretrained
+from wsram.settings import to_json
 
 SCENE = SCENES["translated"]
 
@@ -147,4 +149,7 @@ def test_the_scenes_of_a_network_are_those_it_was_trained_on(tmp_path: Path, dig
     assert scene_of(Predictor(classifier())) is None  # letters
     bare = tmp_path / "bare"
     shutil.copytree(RELEASED / "translated", bare, ignore=shutil.ignore_patterns("training.json"))
+    assert scene_of(from_pretrained(bare, inference=False)) is None
+    large = changed(ClassificationConfig(), scene="megapixel-majority")  # which are no scenes of one digit
+    (bare / "training.json").write_text(to_json(large))
     assert scene_of(from_pretrained(bare, inference=False)) is None

@@ -14,7 +14,7 @@ from wsram.config import ClassificationConfig
 from wsram.data.digits import SCENE
 from wsram.data.given import ImageLike
 from wsram.data.images import read_image, size_of
-from wsram.data.scenes import SceneSpec, scene_spec
+from wsram.data.scenes import SCENES, SceneSpec
 from wsram.errors import UserError, printable
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import Predictor
@@ -49,7 +49,7 @@ def scene_of(predictor: Predictor) -> SceneSpec | None:
         path = place / "training.json"
         if path.is_file():
             config = from_json(path.read_text(encoding="utf-8"), path)
-            return scene_spec(config.data.scene or SCENE) if isinstance(config, ClassificationConfig) else None
+            return SCENES.get(config.data.scene or SCENE) if isinstance(config, ClassificationConfig) else None
     return None
 
 
