@@ -21,6 +21,7 @@ from wsram.data import Splits, open_data
 from wsram.data import folder as module
 from wsram.data import images as reader
 from wsram.data.augment import augmented
+from wsram.data.balance import Balanced
 from wsram.data.folder import ImageFiles
 from wsram.data.images import read_image, size_of
 from wsram.errors import UserError
@@ -296,6 +297,17 @@ def test_what_breaks_while_it_is_trained_on_is_left_out_and_told(tmp_path: Path)
     assert [str(train.paths[n]) in text for n, text in zip((1, 2), found.lost, strict=True)] == [True, True]
     refusal(lambda: train.batch(index), train.paths[1], "No such file")
     refusal(lambda: train.batch(index[1:3], 3), train.paths[1])
+
+
+def test_a_batch_of_one_lost_file_again_and_again_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, ("a",), 20)
+    make(tmp_path, ("b",), 5)
+    train = opened(tmp_path, balance=True).train
+    assert isinstance(train, Balanced) and isinstance(train.base, ImageFiles)
+    shown, last = (train.numbers == train.numbers[-1]).nonzero().squeeze(-1), train.base.paths[int(train.numbers[-1])]
+    assert len(shown) > 1 and isinstance(last, Path)
+    last.unlink()
+    refusal(lambda: train.batch(shown, 0), last, "No such file")
 
 
 def test_a_file_that_is_another_than_was_listed_is_no_example(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class ImageFiles:
         missing = [n for n in numbers if n not in self.cache]
         read = dict(zip(missing, self._read(missing), strict=True))
         lost = [error for error in read.values() if isinstance(error, UserError)]
-        if lost and (epoch is None or len(lost) == len(numbers)):
+        if lost and (epoch is None or len(lost) == len(set(numbers))):
             raise lost[0]
         found = {n: image for n, image in read.items() if isinstance(image, Tensor)}
         room = CACHE - sum(image.numel() for image in self.cache.values()) if missing else 0
