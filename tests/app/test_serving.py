@@ -249,6 +249,15 @@ def test_a_port_that_is_taken_is_said(capsys: pytest.CaptureFixture[str]) -> Non
         assert "cannot listen at 127.0.0.1, port " + port in refused(capsys, "app", "--port", port)
 
 
+def test_what_goes_wrong_beside_the_page_keeps_its_name() -> None:
+    def beside() -> None:
+        with serving(["translated"], port=0):
+            raise FileNotFoundError("my own file")
+
+    with pytest.raises(FileNotFoundError, match="my own file"):
+        beside()
+
+
 def test_mistakes_are_said_before_anything_is_served(
     capsys: pytest.CaptureFixture[str], letters: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,27 +171,28 @@ def serving(names: Sequence[str], *, host: str = LOCAL, port: int = 7860, at_onc
         os.environ["GRADIO_TEMP_DIR"] = uploads
         page = build_page(networks, at_once=at_once)
         try:
-            page.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                inbrowser=False,
-                max_file_size=BYTES,
-                enable_monitoring=False,
-                mcp_server=False,
-                ssr_mode=False,
-                run_history=False,
-                pwa=False,
-                footer_links=[],
-                app_kwargs={"middleware": [Middleware(Guard, uploads=uploads)]},
-                theme=_theme(gr),
-                css_paths=[CSS],
-            )
+            try:
+                page.launch(
+                    server_name=host,
+                    server_port=port,
+                    share=False,
+                    prevent_thread_lock=True,
+                    quiet=True,
+                    inbrowser=False,
+                    max_file_size=BYTES,
+                    enable_monitoring=False,
+                    mcp_server=False,
+                    ssr_mode=False,
+                    run_history=False,
+                    pwa=False,
+                    footer_links=[],
+                    app_kwargs={"middleware": [Middleware(Guard, uploads=uploads)]},
+                    theme=_theme(gr),
+                    css_paths=[CSS],
+                )
+            except OSError as error:
+                raise UserError(f"cannot listen at {host}, port {port} ({error}); name another --port") from error
             yield f"http://{'localhost' if host in (LOCAL, '0.0.0.0') else host}:{port}"
-        except OSError as error:
-            raise UserError(f"cannot listen at {host}, port {port} ({error}); name another --port") from error
         finally:
             page.close(verbose=False)
             if before is None:
