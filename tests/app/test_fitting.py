@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.models.networks import classifier
@@ -16,7 +17,8 @@ from tests.refusals import refusal
 from wsram.app import fitting
 from wsram.app.fitting import fit_drawing, fit_file, read_drawing, scene_of
 from wsram.config import ClassificationConfig, changed
-from wsram.data.scenes import SCENES
+from wsram.data.given import given
+from wsram.data.scenes import SCENES, SceneSpec
 from wsram.models.pretrained import RELEASED
 from wsram.predictor import Predictor, from_pretrained
 from wsram.settings import to_json
@@ -125,6 +127,15 @@ def test_a_small_file_lies_in_the_middle_of_a_scene(tmp_path: Path) -> None:
     assert extent(np.asarray(fitted.image)) == (20, 40, 28, 32) and fitted.notes == ()
 
 
+@pytest.mark.parametrize("scene", [None, SCENE])
+def test_an_array_is_a_file_like_any_other(tmp_path: Path, scene: SceneSpec | None) -> None:
+    grey = 255 - stroke(20, 220)
+    np.save(tmp_path / "a.npy", grey)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    array, file = (fit_file(tmp_path / name, scene) for name in ("a.npy", "a.png"))
+    assert torch.equal(given(array.image, 1).pixels, given(file.image, 1).pixels) and array.notes == file.notes
+
+
 def test_another_network_gets_the_file_itself(file: Path) -> None:
     assert fit_file(file, None).image == file
 
@@ -141,6 +152,8 @@ def test_too_many_pixels_are_refused_before_they_are_unpacked(file: Path, monkey
     monkeypatch.setattr(fitting, "PIXELS", 280 * 280 - 1)
     refusal(lambda: fit_file(file, None), "four.png has 280×280 pixels, more than 78,399")
     refusal(lambda: read_drawing(as_url(stroke(20, 220))), "the drawing has 280×280 pixels")
+    np.save(file.with_name("a.npy"), stroke(20, 220))
+    refusal(lambda: fit_file(file.with_name("a.npy"), None), "a.npy has 280×280 pixels, more than 78,399")
 
 
 def test_the_scenes_of_a_network_are_those_it_was_trained_on(tmp_path: Path, digit_run: Path) -> None:

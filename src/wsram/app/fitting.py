@@ -12,9 +12,10 @@ from PIL import Image
 
 from wsram.config import ClassificationConfig
 from wsram.data.digits import SCENE
-from wsram.data.given import ImageLike
+from wsram.data.given import ImageLike, given
 from wsram.data.images import read_image, size_of
 from wsram.data.scenes import SCENES, SceneSpec
+from wsram.data.tiled import open_tiles
 from wsram.errors import UserError, printable
 from wsram.models.classifier import AttentionClassifier
 from wsram.predictor import Predictor
@@ -69,7 +70,7 @@ def read_drawing(drawn: str) -> np.ndarray:
         image = Image.open(BytesIO(base64.b64decode(body, validate=True)), formats=["PNG"])
     except Exception as error:  # Pillow raises whatever the malformed bytes lead it to
         raise UserError(f"expected a drawing as the data URL of a PNG file, got another {head[:30]!r}") from error
-    _check_size(image, "the drawing")
+    _check_size(image.height, image.width, "the drawing")
     grey = read_image(image, 1)[0].numpy()
     if int(grey.max()) - int(grey.min()) < FAINT:
         raise UserError(NOTHING)
@@ -118,10 +119,12 @@ def fit_file(path: Path, scene: SceneSpec | None) -> Fitted:
         UserError: it cannot be read as an image, or is too large; the file is called by its name alone.
     """
     try:
-        height, width = _check_size(path, path.name)
+        tiles = open_tiles(path, 1)
+        height, width = size_of(path)[:2] if tiles is None else (tiles.height, tiles.width)
+        _check_size(height, width, path.name)
         if scene is None:
             return Fitted(path)
-        pixels = read_image(path, 1, scene.canvas)[0].numpy()
+        pixels = given(path, 1, scene.canvas).pixels[0].numpy()
     except UserError as error:
         raise UserError(str(error).replace(printable(str(path)), printable(path.name))) from error
     light, notes = _light_on_dark(pixels)
@@ -134,12 +137,10 @@ def fit_file(path: Path, scene: SceneSpec | None) -> Fitted:
     return Fitted(canvas, notes)
 
 
-def _check_size(file: Path | Image.Image, name: str) -> tuple[int, int]:
-    """An image's height and width; `UserError` if it has too many pixels to be unpacked for everybody who asks."""
-    height, width, _ = size_of(file)
+def _check_size(height: int, width: int, name: str) -> None:
+    """`UserError` if an image has too many pixels to be unpacked for everybody who asks."""
     if height * width > PIXELS:
         raise UserError(f"{name} has {width}×{height} pixels, more than {PIXELS:,}; make it smaller")
-    return height, width
 
 
 def _light_on_dark(grey: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
