@@ -169,7 +169,7 @@ def _at_random(network: AttentionClassifier, seed: int) -> Way:
 
 def _look(network: AttentionClassifier, images: Images | Glimpsable, way: Way) -> tuple[Looked, Tensor]:
     """What comes of looking, and width and height of each image."""
-    pyramid = network.prediction.sensor.pyramid(images)
+    pyramid = network.prediction.pyramid(images)
     choose = way(pyramid)
     looked = network.predict(pyramid) if choose is None else network.prediction.look(pyramid, choose)
     return looked, 2 * pyramid.reach + 1

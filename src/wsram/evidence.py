@@ -175,7 +175,7 @@ def explain(
         raise UserError(f"expected another label to compare {label} with, got the same; leave it out or name another")
     device = next(network.parameters()).device
     with torch.inference_mode(), autocast():
-        pyramid = network.prediction.sensor.pyramid([given.on(device)], samples * network.prediction.glimpses)
+        pyramid = network.prediction.pyramid([given.on(device)], samples * network.prediction.glimpses)
         if against is None:
             likeliest = network.predict(pyramid).outputs[0].argsort(descending=True)
             against = next(head.names[n] for n in likeliest.tolist() if head.names[n] != label)

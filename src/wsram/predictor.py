@@ -352,7 +352,7 @@ class Predictor:
         require_at_least(1, samples=samples)
         with torch.inference_mode(), self._autocast():
             count = network.prediction.glimpses if glimpses is None else glimpses
-            pyramid = network.prediction.sensor.pyramid([image.on(self.device)], samples * count)
+            pyramid = network.prediction.pyramid([image.on(self.device)], samples * count)
             outputs, (location, scale) = drawn(network, pyramid, samples, seed, glimpses)
         return self._prediction(image, glimpses, outputs.cpu(), Action(location.cpu(), scale.cpu()))
 

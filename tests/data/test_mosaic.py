@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.models.networks import classifier
 from tests.photo_world import settings, write_photos
 from tests.tiny import tiny_config, trained
 from wsram.data import open_data
@@ -14,6 +17,9 @@ from wsram.data.mosaic import SCENES, Mosaic, Mosaics, Photos, scene_of
 from wsram.errors import UserError
 from wsram.glimpse.sensor import Sensor
 from wsram.glimpse.source import averaged_down, in_unit
+from wsram.tasks import TASKS
+from wsram.tasks.measuring import evaluate_sampled
+from wsram.tasks.troubles import look_again
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +106,18 @@ def test_training_mosaics_are_made_of_mirror_images_too_where_asked(world: Path)
     drawn = torch.stack([mirrored.train.draw(n, 0).places for n in range(12)])
     assert int(drawn.max()) >= len(photos)
     assert mirrored.validation.fingerprint() == plain.validation.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+)
+def test_a_network_is_judged_on_them_wherever_it_is(world: Path, device: str) -> None:
+    validation = open_data(settings(world)).validation.to(torch.device(device))
+    network = classifier(names=tuple(SCENES), channels=3, scales=(8, 16)).to(device)
+    figures = evaluate_sampled(network, validation, samples=2)
+    assert figures.keys() > {"error_one_sample", "error_vote_2"} and all(map(math.isfinite, figures.values()))
+    assert 0 <= look_again(network, validation, 2, nullcontext).leaving <= 1
+    assert len(TASKS["image-classification"].look(network, validation, 3).subfigs) == 3
 
 
 def test_too_few_photos_are_told(world: Path) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from torch import Tensor
 
 from tests.glimpse.test_sensor import Case, cases
+from tests.models.networks import CLASSES, NAMES, classifier
+from wsram.data.given import Given
+from wsram.data.tiled import tiled_array
 from wsram.errors import UserError
+from wsram.evidence import explain
 from wsram.glimpse.pyramid import Pyramid
 from wsram.glimpse.sensor import MODES, Sensor
-from wsram.glimpse.source import STREAMED, Glimpsable, Held, averaged_down, in_unit
+from wsram.glimpse.source import STREAMED, Glimpsable, Held, Source, averaged_down, in_unit
 from wsram.glimpse.windows import Windows, windows_of
 
 
@@ -97,3 +105,31 @@ def test_gradients_reach_the_pixels_of_a_window() -> None:
     (sensor(pyramid, torch.zeros(1, 2), torch.zeros(1, dtype=torch.long)).sum() + pyramid.view(4).sum()).backward()
     assert images.grad is not None
     assert images.grad.sum() == pytest.approx(9 / 1 + 16, rel=1e-4)
+
+
+def tiled_and_held(device: str) -> list[Source]:
+    """An image in tiles, and one in memory."""
+    pixels = np.random.default_rng(0).integers(256, size=(64, 50), dtype=np.uint8)
+    return [tiled_array(pixels, 1, "an array"), Held(torch.zeros(1, 30, 40, device=device))]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0,)])
+def test_tiles_are_looked_at_where_the_network_is(order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    def tolist(tensor: Tensor) -> list[Any]:
+        return listed(torch.zeros_like(tensor, device="cpu") if tensor.is_meta else tensor)
+
+    # "meta" stands in for an accelerator: it minds what lies elsewhere, but has no numbers.
+    listed = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", tolist)
+    network, sources = classifier().to("meta"), tiled_and_held("meta")
+    looked = network.predict([sources[n] for n in order])
+    assert looked.outputs.is_meta and looked.outputs.shape == (len(order), CLASSES)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_sees_of_tiles_what_the_cpu_sees() -> None:
+    network = classifier().eval()
+    expected = network.predict(tiled_and_held("cpu")).outputs
+    network.cuda()
+    torch.testing.assert_close(network.predict(tiled_and_held("cuda")).outputs.cpu(), expected, rtol=0, atol=1e-4)
+    assert explain(network, Given(tiled_and_held("cpu")[0], 64, 50, ""), NAMES[0], samples=4).samples == 4

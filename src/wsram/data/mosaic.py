@@ -131,11 +131,6 @@ class Mosaic:
         return self.places.shape[1] * self.photos.side
 
     @property
-    def device(self) -> torch.device:
-        """Where the photos are."""
-        return self.photos.pixels.device
-
-    @property
     def block(self) -> tuple[int, int]:
         """A row of photos."""
         return self.photos.side, self.width

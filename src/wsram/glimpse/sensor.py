@@ -67,7 +67,9 @@ class Sensor:
                 f"the {height}x{width} image; use a smaller patch or scale, or larger images"
             )
 
-    def pyramid(self, images: Images | Glimpsable, looks: int | None = None) -> Glimpsable:
+    def pyramid(
+        self, images: Images | Glimpsable, looks: int | None = None, device: torch.device | None = None
+    ) -> Glimpsable:
         """What glimpses of these images are cut from: all of them averaged for each scale, or each window by itself.
 
         The numbers are the same; what `wsram.glimpse.windows.windows_are_cheaper` counts decides. Accelerators average
@@ -77,6 +79,8 @@ class Sensor:
             images: (batch, channels, height, width), or each (channels, height, width), floating point; or sources; or
                 what came of this method already, which is given back.
             looks: glimpses that will be taken of each image, if that is known.
+            device: where glimpses of sources are made whose windows are read one by one; by default where the first
+                of them is, on the processor if it is not in memory.
 
         Raises:
             UserError: not floating point, another shape, or images of different numbers of channels.
@@ -99,7 +103,7 @@ class Sensor:
                 sources = [source_in_contrast(source) for source in sources]
             held = [source.in_memory for source in sources]
             if not in_memory(held) or self._apart(held, looks):
-                return windows_of(sources, self.scales)
+                return windows_of(sources, self.scales, device=device)
             units = [in_unit(image) for image in held]
             whole = torch.stack(units) if len({image.shape for image in units}) == 1 else units
         return pyramid_of(whole, self.scales, self.patch_size + 1)  # bilinear interpolation reads one pixel more

@@ -94,21 +94,28 @@ class Windows:
         return Windows(sources, self.factors, self.reach[index], views, together)
 
 
-def windows_of(sources: Sequence[Source], scales: Sequence[int], images: Tensor | None = None) -> Windows:
-    """Images of which glimpses are cut one by one, where the first of them is.
+def windows_of(
+    sources: Sequence[Source],
+    scales: Sequence[int],
+    images: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Windows:
+    """Images of which glimpses are cut one by one.
 
     Args:
         sources: the images.
         scales: source pixels under a cell, along each axis.
         images: the same as one tensor (batch, channels, height, width), floating point, if they are one.
+        device: where glimpses are made; by default where the first image is, on the processor if not in memory.
 
     Raises:
         UserError: no images, or of different numbers of channels.
     """
     if not sources or len({source.channels for source in sources}) > 1:
         raise UserError(f"expected images of one number of channels, got {sorted({s.channels for s in sources})}")
-    held = sources[0].in_memory
-    device = torch.device("cpu") if held is None else held.device
+    if device is None:
+        held = sources[0].in_memory
+        device = torch.device("cpu") if held is None else held.device
     sizes = torch.tensor([(source.width, source.height) for source in sources], device=device)
     together = None if images is None else (images, torch.arange(len(images), device=device))
     return Windows(tuple(sources), torch.tensor(scales, device=device), (sizes - 1) / 2, together=together)

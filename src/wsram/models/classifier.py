@@ -239,7 +239,7 @@ class AttentionClassifier(nn.Module):
             raise UserError("only the probabilities of classes can be summed over scales; use --no-sum-scale")
         count = self.prediction.glimpses if glimpses is None else glimpses
         self.require_room(samples * len(images), glimpses)
-        pyramid = self.prediction.sensor.pyramid(images, samples * count)
+        pyramid = self.prediction.pyramid(images, samples * count)
         proposer = Proposer((samples, len(pyramid)), generator, temperature=temperature, defensive=defensive)
         inference = self.inference if with_inference else None
         resampler = Resampler(generator) if resample else None
@@ -378,7 +378,7 @@ class AttentionClassifier(nn.Module):
         self.require_room(samples * len(images), glimpses)
         first = True
         count = self.prediction.glimpses if glimpses is None else glimpses
-        pyramid = self.prediction.sensor.pyramid(images, samples * count)
+        pyramid = self.prediction.pyramid(images, samples * count)
 
         def choose(policy: Policy, raw: Tensor, r2: Tensor) -> Action:
             nonlocal first

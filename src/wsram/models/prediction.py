@@ -222,6 +222,10 @@ class PredictionNetwork(nn.Module):
         cells = policy.cells if isinstance(policy, MapDistribution) else None
         return self.policy(raw, None if cells is None else cells.detach())
 
+    def pyramid(self, images: Images | Glimpsable, looks: int | None = None) -> Glimpsable:
+        """See `Sensor.pyramid`; what is read from a disk is looked at where the network is."""
+        return self.sensor.pyramid(images, looks, self.policy_head.weight.device)
+
     def look(
         self,
         images: Images | Glimpsable,
@@ -241,7 +245,7 @@ class PredictionNetwork(nn.Module):
         sequence that it was taken in.
         """
         count = self.glimpses if glimpses is None else glimpses
-        pyramid = self.sensor.pyramid(images, count)
+        pyramid = self.pyramid(images, count)
         memory = self._begin(pyramid)
         actions, means = [], []
         policies: list[Policy] = []
@@ -275,7 +279,7 @@ class PredictionNetwork(nn.Module):
             glimpses: at most; by default all.
         """
         count = self.glimpses if glimpses is None else glimpses
-        pyramid = self.sensor.pyramid(images, count)
+        pyramid = self.pyramid(images, count)
         memory = self._begin(pyramid)
         at = torch.arange(len(pyramid), device=pyramid.device)
         taken = torch.zeros_like(at)

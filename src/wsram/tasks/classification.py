@@ -300,8 +300,10 @@ class Classification:
         spans = "; ×k: a glimpse pixel spans k image pixels" if several else ""
         heading = f"{network.prediction.glimpses} glimpses, in order{spans}"
         given: list[Any] = [examples.images[n] for n in range(len(examples.images))]
+        device = looked.outputs.device
         images = [
-            each if isinstance(each, Tensor) else in_unit(each.read(0, 0, each.height, each.width)) for each in given
+            each if isinstance(each, Tensor) else in_unit(each.read(0, 0, each.height, each.width)).to(device)
+            for each in given
         ]
         return draw_glimpses(images, network.prediction.sensor, looked.action, titles, heading=heading)
 

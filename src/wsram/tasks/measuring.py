@@ -11,7 +11,6 @@ from torch import Tensor
 
 from wsram.data import Batch, Dataset
 from wsram.errors import UserError
-from wsram.glimpse.patchwork import Patchwork
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.looking import Looked
 from wsram.runtime import Autocast
@@ -93,16 +92,13 @@ def answered_sampled(
     if samples < 1:
         raise UserError(f"a vote needs at least 1 sample, got {samples}")
 
+    device = next(network.parameters()).device
+
     def look(images: Any, start: int) -> Looked:
-        generator = torch.Generator(dataset_device(images)).manual_seed(seed * 1_000_003 + start)
+        generator = torch.Generator(device).manual_seed(seed * 1_000_003 + start)
         return network.predict(images, samples=samples, generator=generator)
 
     return answered(network, dataset, max(1, ROWS // samples), autocast, look)
-
-
-def dataset_device(images: Any) -> torch.device:
-    """Where images are, one tensor of them or several."""
-    return torch.device((images if isinstance(images, Tensor | Patchwork) else images[0]).device)
 
 
 def nll(network: AttentionClassifier, outputs: Tensor, answers: Tensor) -> float:

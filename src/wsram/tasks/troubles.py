@@ -101,7 +101,7 @@ def look_again(network: AttentionClassifier, dataset: Dataset, glimpses: int, au
     for part in index.split(64):
         batch = dataset.batch(part)
         with autocast():
-            pyramid = sensor.pyramid(batch.images)
+            pyramid = network.prediction.pyramid(batch.images)
             sizes, generator = 2 * pyramid.reach + 1, torch.Generator(pyramid.device).manual_seed(int(part[0]))
             looked = network.predict(pyramid, glimpses=glimpses)
             anywhere = network.prediction.look(pyramid, random_places(sensor, sizes, generator), glimpses)
