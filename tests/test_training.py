@@ -647,6 +647,16 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_its_checkpoint(
     assert same_bits(weights(whole), weights(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("how", ["nan", "gradient"])
+def test_a_signal_keeps_nothing_that_is_not_finite(
+    tmp_path: Path, config: ClassificationConfig, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(training, "estimation", broken(how, 5))
+    ask_at(monkeypatch, 5, signal.SIGTERM)
+    refusal(lambda: trained(tmp_path / "run", config), "no longer finite", "last good checkpoint is", "step-000000004")
+    assert load_state(checkpoint(tmp_path / "run"))["step"] == 4
+
+
 def test_a_loss_that_is_not_finite_from_the_start(
     tmp_path: Path, config: ClassificationConfig, each_update: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
+
+from wsram.errors import UserError
+from wsram.runs import Run
 
 
 class Stopped(Exception):
@@ -52,6 +56,17 @@ def agreed(asked: list[int], accelerator: Accelerator) -> int:
     if accelerator.num_processes == 1:
         return mine
     return int(accelerator.gather(torch.tensor([mine], device=accelerator.device)).max())
+
+
+def require_finite(run: Run[Any], step: int, network: nn.Module, *figures: Tensor) -> None:
+    """`UserError` if anything in figures or in the network is not finite after `step` updates; it says what is kept."""
+    # The last update can ruin a network whose loss was still sound before it: look at what it left, too.
+    if all(bool(each.isfinite().all()) for each in (*figures, *network.parameters())):
+        return
+    kept = f"the last good checkpoint is {run.latest_checkpoint()}" if run.checkpoints() else "no checkpoint yet"
+    raise UserError(
+        f"the loss or its gradient is no longer finite by update {step}; {kept}; try a lower --learning-rate or --clip"
+    )
 
 
 def of_others(error: RuntimeError) -> bool:

@@ -7,7 +7,6 @@ have done.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -25,7 +24,7 @@ from wsram.checkpoints import Progress, load_checkpoint, write_checkpoint
 from wsram.config import C, Config, ScheduleConfig, changed
 from wsram.costs import require_room_for_network, require_room_for_update
 from wsram.data import Dataset
-from wsram.ending import Stopped, agreed, moved, of_others, signals
+from wsram.ending import Stopped, agreed, moved, of_others, require_finite, signals
 from wsram.errors import UserError
 from wsram.estimators import ESTIMATORS, Estimate, estimator, sleep
 from wsram.estimators.diagnostics import effective_sample_size, gradient_variance
@@ -346,10 +345,9 @@ def _train(
                     shown = f"validation {task.watched.replace('_', ' ')} {found[task.watched]:.4g}"
                     progress.stale = 0 if found[task.watched] < progress.best else progress.stale + 1
                     progress.best = min(progress.best, found[task.watched])
-                # The last update can ruin a network whose loss was still sound before it: look at what it left, too.
-                finite = all(bool(p.isfinite().all()) for p in network.parameters())
-                if not (finite and all(map(math.isfinite, _scalars(row).values()))):
-                    raise UserError(_not_finite(run, progress.step))
+                require_finite(
+                    run, progress.step, network, torch.tensor([*_scalars(row).values()], dtype=torch.float64)
+                )
                 if main:
                     wrong = task.troubles(config, network, validation, row, accelerator.autocast) if evaluating else {}
                     for name in [each for each in wrong if each not in told]:
@@ -372,6 +370,7 @@ def _train(
                 began = time.perf_counter() - progress.seconds
             bar.update(line, completed=progress.step)
             if stopped := agreed(asked, accelerator):
+                require_finite(run, progress.step, network, *progress.sums.values())
                 if main:
                     keep()
                 raise Stopped(stopped, run.resume_command)
@@ -401,10 +400,3 @@ def _scalars(row: dict[str, Any]) -> dict[str, float]:
     lists = {name: value for name, value in row.items() if isinstance(value, list)}
     single = {f"{name}/{n}": share for name, value in lists.items() for n, share in enumerate(value)}
     return {name: value for name, value in row.items() if name not in lists} | single
-
-
-def _not_finite(run: Run[Any], step: int) -> str:
-    kept = f"the last good checkpoint is {run.latest_checkpoint()}" if run.checkpoints() else "no checkpoint yet"
-    return (
-        f"the loss or its gradient is no longer finite by update {step}; {kept}; try a lower --learning-rate or --clip"
-    )
