@@ -185,6 +185,28 @@ def test_a_network_that_is_passed_on_takes_its_records_along(released: Path, tmp
     assert (copy / "README.md").read_text() == card(released, "copy")
 
 
+def test_a_run_that_is_passed_on_names_no_place_of_the_machine(measured: Path, digits: Path, tmp_path: Path) -> None:
+    copy = release_network(from_pretrained(measured), measured, tmp_path / "copy")
+    assert json.loads((copy / "training.json").read_text())["data"]["source"] == digits.name
+    made = json.loads((copy / "provenance.json").read_text())
+    assert made["command"] == "wsram train digits --run measured --recipe demo"
+    for path in copy.iterdir():
+        assert not [place for place in (measured.parent, digits) if str(place).encode() in path.read_bytes()], path.name
+
+
+def test_a_network_that_could_not_be_written_leaves_nothing_in_the_way(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wsram.cards.write_whole", full)
+        refusal(lambda: release_network(from_pretrained(measured), None, tmp_path / "new"), "no space left")
+    assert not list(tmp_path.iterdir())
+    release_network(from_pretrained(measured), None, tmp_path / "new")
+
+
 def test_of_a_network_by_itself_a_card_says_what_it_is_alone(measured: Path, tmp_path: Path) -> None:
     folder = release_network(from_pretrained(measured), None, tmp_path / "bare")
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}

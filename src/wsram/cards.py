@@ -45,8 +45,6 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
     Raises:
         UserError: no run there, an evaluation of another update, or a target that is there or cannot be written.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} exists already; name a new folder")
     run, source = Run.open(folder), network_folder(folder)
     state = load_state(source)
     evaluations = _evaluations(folder)
@@ -56,42 +54,25 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
                 f"{folder / EVALUATIONS[name]} is of update {found['step']:,}, the network of {state['step']:,}; "
                 "evaluate the run again first"
             )
-    partial = target.with_name(target.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with _new_folder(target) as partial:
         save_network(from_pretrained(folder, inference=inference), partial)
-        write_whole(partial / SETTINGS, to_json(without_places(run.config)))
+        _write_records(folder, run.config, partial, target.name)
         kept = {"step": state["step"], "seconds": state["seconds"]}
         write_whole(partial / "state.json", json.dumps(kept) + "\n")
-        made = _read(folder / "provenance.json") or {}
-        if made:
-            made["command"] = without_paths(made["command"])
-            write_whole(partial / "provenance.json", json.dumps(made, indent=2) + "\n")
         for name, found in evaluations.items():
             write_whole(partial / EVALUATIONS[name], json.dumps(found, indent=2) + "\n")
-        if hard := _read(folder / ROBUSTNESS):
-            with _as_written(folder / ROBUSTNESS):
-                robustness_table(hard)
-                hard = without_machine(hard) | {"network": target.name}
-            write_whole(partial / ROBUSTNESS, json.dumps(hard, indent=2) + "\n")
         for name in ("data.json", *PICTURES):
             if (folder / name).is_file() and not (folder / name).is_symlink():
                 shutil.copyfile(folder / name, partial / name)
         write_whole(partial / CARD, card(partial, target.name))
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # if it is there still, something was wrong
     size = sum(path.stat().st_size for path in target.iterdir())
     screen.say(f"Released: {target} ({size / 1e6:.1f} MB); try `wsram evaluate {target}`")
 
 
 def release_network(network: Network, known: Path | None, target: Path, name: str | None = None) -> Path:
-    """Write a network as a folder for others, with a card and the records of a released folder, if it came from one.
+    """Write a network as a folder for others, with a card and the records of the folder that it came from, if any.
+
+    No path of here goes along.
 
     Args:
         network: what is written.
@@ -102,20 +83,49 @@ def release_network(network: Network, known: Path | None, target: Path, name: st
     Raises:
         UserError: the target is there, or cannot be written.
     """
+    records = ("state.json", "data.json", *EVALUATIONS.values(), *PICTURES)
+    with _new_folder(target) as partial:
+        save_network(network, partial)
+        if known is not None and (known / SETTINGS).is_file():
+            config = from_json(read_text(known / SETTINGS, "restore it"), known / SETTINGS)
+            _write_records(known, config, partial, name or target.name)
+            for record in (known / name for name in records):
+                if record.is_file() and not record.is_symlink():
+                    shutil.copyfile(record, partial / record.name)
+        write_whole(partial / CARD, card(partial, name or target.name))
+    return target
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A folder that takes the target's name once all is written, and of which nothing is left if something is wrong."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists already; name a new folder")
-    records = (SETTINGS, "state.json", "provenance.json", "data.json", *EVALUATIONS.values(), ROBUSTNESS, *PICTURES)
-    there = [] if known is None or not (known / SETTINGS).is_file() else [known / name for name in records]
+    partial = Path(f"{target.resolve()}.partial")
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        save_network(network, target)
-        for record in there:
-            if record.is_file() and not record.is_symlink():
-                shutil.copyfile(record, target / record.name)
-        write_whole(target / CARD, card(target, name or target.name))
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
-    return target
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # if it is there still, something was wrong
+
+
+def _write_records(folder: Path, config: Config, to: Path, name: str) -> None:
+    """Write what a folder says of this machine into another one without it: settings, provenance and robustness."""
+    write_whole(to / SETTINGS, to_json(without_places(config)))
+    if made := _read(folder / "provenance.json"):
+        made["command"] = without_paths(made["command"])
+        write_whole(to / "provenance.json", json.dumps(made, indent=2) + "\n")
+    if hard := _read(folder / ROBUSTNESS):
+        with _as_written(folder / ROBUSTNESS):
+            robustness_table(hard)
+            hard = without_machine(hard) | {"network": name}
+        write_whole(to / ROBUSTNESS, json.dumps(hard, indent=2) + "\n")
 
 
 def card(folder: Path, name: str) -> str:
