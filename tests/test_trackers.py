@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
+from tests.models.networks import classifier
 from tests.refusals import refusal, refused
+from tests.tasks.test_troubles import Dots
 from tests.tiny import rows, same_run, tiny_config
+from wsram.data import Batch
 from wsram.runs import Run
 from wsram.terminal import Screen
-from wsram.trackers import Trackers
+from wsram.trackers import Trackers, _evidence
 from wsram.training import train
 
 
@@ -55,6 +60,14 @@ def test_being_watched_changes_nothing(digits: Path, digit_run: Path, tmp_path: 
     train(Run(tmp_path / "run", tiny_config(digits)), Screen(quiet=True), watcher=Watching([]))
     assert same_run(tmp_path / "run", digit_run)
     assert shown[0] == "begin 0" and shown[-1] == "end" and shown.count("evidence 4") == 1
+
+
+def test_of_an_image_too_large_to_be_mapped_no_evidence_is_drawn() -> None:
+    class Large(Dots):
+        def batch(self, index: Tensor, epoch: int | None = None) -> Batch:
+            return Batch(torch.zeros(1, 1, 4097, 4096), torch.tensor([0]))
+
+    assert _evidence(classifier(), Large()) is None
 
 
 def test_other_trackers_are_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

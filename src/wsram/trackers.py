@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from wsram.data import Dataset
 from wsram.data.given import given
 from wsram.errors import UserError
 from wsram.evidence import explain
+from wsram.glimpse.tiles import WHOLE
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.heads import ClassHead
 from wsram.models.pretrained import Network
@@ -108,7 +110,10 @@ class Trackers:
 
 
 def _evidence(network: Network, validation: Dataset) -> Figure | None:
-    """The evidence in the first validation example for what it shows, where there is an inference network to ask."""
+    """The evidence in the first validation example for what it shows, where there is an inference network to ask.
+
+    None for an image too large to be mapped pixel by pixel.
+    """
     if not isinstance(network, AttentionClassifier) or network.inference is None:
         return None
     if not isinstance(network.head, ClassHead):
@@ -118,5 +123,7 @@ def _evidence(network: Network, validation: Dataset) -> Figure | None:
     if not isinstance(pixels, torch.Tensor):  # it lies in tiles on a disk
         return None
     image = given(pixels.cpu(), network.channels, network.longest)
+    if math.prod(image.size) > WHOLE:
+        return None
     label = network.head.names[int(example.answers[0])]
     return explain(network, image, label, samples=SAMPLES).draw()
