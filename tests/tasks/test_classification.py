@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -234,6 +235,23 @@ def test_glimpses_are_added_in_equal_stages() -> None:
     assert stages == [1] * 17 + [2] * 17 + [3] * 16 + [4] * 50
     at_once = changed(config, glimpse_growth=0.0)
     assert {glimpses_at(at_once, step) for step in range(100)} == {4}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"inference": False},
+        {"aim": "contrast", "scale_toll": 1.0, "recurrence": "evidence", "leak": 0.1},
+        {"policy": "map", "map_evidence": True, "binding": "product", "network": "conv"},
+        {"answer": "labels", "recurrence": "lstm"},
+        {"answer": "number", "names": ("value",), "recurrence": "gru"},
+    ],
+)
+def test_all_that_learns_is_in_one_group(changes: dict[str, Any]) -> None:
+    network = classifier(**changes)
+    grouped = [id(each) for group in TASK.parameter_groups(network).values() for each in group]
+    assert sorted(grouped) == sorted(id(each) for each in network.parameters() if each.requires_grad)
 
 
 def test_exploration_terms_are_weighed_apart_and_rewarded_or_punished() -> None:

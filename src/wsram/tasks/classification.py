@@ -232,7 +232,7 @@ class Classification:
         p = network.prediction
         groups: dict[str, list[Any]] = {
             "prediction": [p.glimpse_network, p.lower, p.head],
-            "policy": [p.view_network, p.upper, p.policy_head],
+            "policy": [p.view_network, p.upper, p.policy_head, nn.ParameterList([] if p.trust is None else [p.trust])],
             "inference": [] if network.inference is None else [network.inference],
         }
         learning = {
