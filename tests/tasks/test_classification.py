@@ -31,6 +31,7 @@ from wsram.tasks.classification import (
     glimpses_at,
 )
 from wsram.tasks.measuring import evaluate_mode, evaluate_sampled
+from wsram.tasks.troubles import Looking, Merit
 
 COUNT = 23
 TASK = Classification()
@@ -252,6 +253,23 @@ def test_all_that_learns_is_in_one_group(changes: dict[str, Any]) -> None:
     network = classifier(**changes)
     grouped = [id(each) for group in TASK.parameter_groups(network).values() for each in group]
     assert sorted(grouped) == sorted(id(each) for each in network.parameters() if each.requires_grad)
+
+
+def test_troubles_are_looked_for_with_the_glimpses_of_the_evaluation(
+    network: AttentionClassifier, scenes: SceneDigits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the very next update takes one more."""
+    seen: list[int] = []
+
+    def look_again(network: Any, dataset: Any, glimpses: int, autocast: Any) -> Looking:
+        seen.append(glimpses)
+        return Looking(Merit(0.1, 0.3), Merit(0.5, 1.2), Merit(0.4, 1.1), 0.9, 0.0)
+
+    monkeypatch.setattr("wsram.tasks.classification.look_again", look_again)
+    config = changed(ClassificationConfig(), glimpses=2, updates=100, glimpse_growth=0.5)
+    row = {"step": 50, "scale_usage": [0.3, 0.3, 0.4]}
+    TASK.troubles(config, network, scenes, row, nullcontext)
+    assert seen == [glimpses_at(config, 49)] and glimpses_at(config, 50) == 2
 
 
 def test_exploration_terms_are_weighed_apart_and_rewarded_or_punished() -> None:

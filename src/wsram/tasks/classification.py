@@ -196,7 +196,7 @@ class Classification:
         autocast: Autocast,
     ) -> dict[str, str]:
         """See `wsram.tasks.troubles`."""
-        glimpses = glimpses_at(config, row["step"])
+        glimpses = glimpses_at(config, row["step"] - 1)
         late = row["step"] > max(0.5, config.glimpse_growth) * config.schedule.updates
         looking = look_again(network, dataset, glimpses, autocast)
         return troubles(looking, row["scale_usage"], config.model.scales, glimpses, late=late)
