@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny import same_run, tiny_config, trained
 from wsram import schedule
@@ -45,6 +46,21 @@ def test_as_many_updates_are_made_as_fit_beside_the_evaluations(monkeypatch: pyt
     assert found.evaluate_every == 74 and found.minutes is None  # five times in all, as before
     assert "366" in why and "10 minutes" in why
     assert max(clock.steps) < 1000 and clock.looks == 1
+
+
+def test_what_an_accelerator_has_yet_to_do_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is timed alone: three updates come before."""
+    clock, given = Clock(monkeypatch), list[float]()
+
+    def wait() -> None:
+        clock.now += sum(given)
+        given.clear()
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", wait)
+    update, look = (lambda step: given.append(1.5)), (lambda: given.append(10.0))
+    found, _ = paced(ScheduleConfig(updates=1000, evaluate_every=200), 10, update, look, lambda seconds: seconds)
+    assert found.updates == int((600 - 5 * 10) / 1.5)
 
 
 def test_the_slowest_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -873,6 +874,20 @@ def test_seconds_are_of_training_alone_and_go_on_after_a_stop(
     trained(tmp_path / "run", config, resume=True)
     assert [row["seconds"] for row in Run.open(tmp_path / "run").metrics()] == list(range(1, 11))
     assert load_state(checkpoint(tmp_path / "run"))["seconds"] == 10.0
+
+
+def test_seconds_end_when_an_accelerator_has_done_what_it_was_given(
+    tmp_path: Path, config: ClassificationConfig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for where figures are read: for a row, and before anything is kept on a signal."""
+    clock.takes(Accelerator, "reduce", 1)
+    clock.takes(training, "require_finite", 100)
+    ask_at(monkeypatch, 5, signal.SIGTERM)
+    with pytest.raises(Stopped):
+        trained(tmp_path / "run", config)
+    (row,) = Run.open(tmp_path / "run").metrics()
+    assert row["seconds"] > 0
+    assert load_state(checkpoint(tmp_path / "run"))["seconds"] == row["seconds"] + 100
 
 
 def test_where_there_is_no_terminal_lines_say_how_far_it_is(

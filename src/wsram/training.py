@@ -332,11 +332,11 @@ def _train(
             if schedule.patience and progress.stale >= schedule.patience:
                 break
             progress.add(update(step, epoch, index, learning_rate(schedule, step)))
-            progress.step, progress.seconds = step + 1, time.perf_counter() - began
+            progress.step = step + 1
 
             evaluating = progress.step % schedule.evaluate_every == 0 or progress.step == schedule.updates
             if progress.step % LOG_EVERY == 0 or evaluating:
-                row = _row(progress, epoch, accelerator)
+                row = _row(progress, epoch, accelerator, began)
                 if evaluating:
                     found = task.validate(config, network, validation, step, accelerator.autocast)
                     row |= found
@@ -371,6 +371,7 @@ def _train(
             bar.update(line, completed=progress.step)
             if stopped := agreed(asked, accelerator):
                 require_finite(run, progress.step, network, *progress.sums.values())
+                progress.seconds = time.perf_counter() - began
                 if main:
                     keep()
                 raise Stopped(stopped, run.resume_command)
@@ -380,11 +381,12 @@ def _train(
     return network
 
 
-def _row(progress: Progress, epoch: int, accelerator: Accelerator) -> dict[str, Any]:
+def _row(progress: Progress, epoch: int, accelerator: Accelerator, began: float) -> dict[str, Any]:
     """A row of metrics, means over the updates since the last one and over processes; the sums begin anew."""
     means = {name: accelerator.reduce(value / progress.count, "mean") for name, value in progress.sums.items()}
     progress.sums, progress.count = {}, 0
     figures = {name: value.tolist() for name, value in means.items()}
+    progress.seconds = time.perf_counter() - began  # once an accelerator has done all that it was given
     return {"step": progress.step, "epoch": epoch, "seconds": progress.seconds} | figures
 
 
