@@ -11,6 +11,7 @@ import pytest
 
 import wsram
 from tests.package import LARGEST, build, contents
+from wsram.estimators import ESTIMATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "numpy", "matplotlib", "accelerate", "safetensors", "PIL")
@@ -73,6 +74,10 @@ def test_importing_every_module_changes_nothing_global() -> None:
     """Neither the environment, matplotlib, warnings, signals, torch, random numbers nor the allocator."""
     done = python("-W", "error", "-c", NOTHING_GLOBAL)
     assert done.stdout.strip() == "[] False", done
+
+
+def test_every_estimator_is_public() -> None:
+    assert {entry.function.__name__ for entry in ESTIMATORS.values()} <= set(wsram.__all__)
 
 
 @pytest.mark.parametrize("name", wsram.__all__)

@@ -38,6 +38,7 @@ _HOME = {
     "vimco": "wsram.estimators",
     "wake_sleep": "wsram.estimators",
     "wake_sleep_credit": "wsram.estimators",
+    "wake_sleep_resampled": "wsram.estimators",
 }
 """Where each public name lives."""
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         vimco,
         wake_sleep,
         wake_sleep_credit,
+        wake_sleep_resampled,
     )
     from wsram.evidence import Evidence
     from wsram.fitting import fit
@@ -95,6 +97,7 @@ __all__ = [
     "vimco",
     "wake_sleep",
     "wake_sleep_credit",
+    "wake_sleep_resampled",
 ]
 
 
