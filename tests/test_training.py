@@ -44,7 +44,7 @@ from wsram import checkpoints, runs, training
 from wsram.cli import main
 from wsram.config import ClassificationConfig, Config, ScheduleConfig, changed
 from wsram.data import open_data
-from wsram.ending import Stopped
+from wsram.ending import Interrupted
 from wsram.estimators import ESTIMATORS, Estimate, wake_sleep
 from wsram.image_settings import AugmentConfig
 from wsram.models.pretrained import load_network
@@ -421,7 +421,7 @@ def test_a_signal_ends_training_after_the_update_and_loses_nothing(
     before = signal.getsignal(number)
     with pytest.MonkeyPatch.context() as patch:
         ask_at(patch, update, number)
-        with pytest.raises(Stopped, match=f"{number.name}.*wsram train --resume {tmp_path / 'run'}") as caught:
+        with pytest.raises(Interrupted, match=f"{number.name}.*wsram train --resume {tmp_path / 'run'}") as caught:
             trained(tmp_path / "run", config)
     assert caught.value.number == number and signal.getsignal(number) is before
     assert load_state(checkpoint(tmp_path / "run"))["step"] == update + 1
@@ -883,7 +883,7 @@ def test_seconds_end_when_an_accelerator_has_done_what_it_was_given(
     clock.takes(Accelerator, "reduce", 1)
     clock.takes(training, "require_finite", 100)
     ask_at(monkeypatch, 5, signal.SIGTERM)
-    with pytest.raises(Stopped):
+    with pytest.raises(Interrupted):
         trained(tmp_path / "run", config)
     (row,) = Run.open(tmp_path / "run").metrics()
     assert row["seconds"] > 0

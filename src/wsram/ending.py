@@ -16,7 +16,7 @@ from wsram.errors import UserError
 from wsram.runs import Run
 
 
-class Stopped(Exception):
+class Interrupted(Exception):
     """A signal asked training to stop; everything until then is kept.
 
     number: of the signal.

@@ -104,6 +104,6 @@ def launch(
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if type(error).__name__ != "Stopped":  # named, not imported: it would cost every command torch
+        if type(error).__name__ != "Interrupted":  # named, not imported: it would cost every command torch
             raise
         end(str(error), 128 + error.number)  # type: ignore[attr-defined]

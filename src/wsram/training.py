@@ -24,7 +24,7 @@ from wsram.checkpoints import Progress, load_checkpoint, write_checkpoint
 from wsram.config import C, Config, ScheduleConfig, changed
 from wsram.costs import require_room_for_network, require_room_for_update
 from wsram.data import Dataset
-from wsram.ending import Stopped, agreed, moved, of_others, require_finite, signals
+from wsram.ending import Interrupted, agreed, moved, of_others, require_finite, signals
 from wsram.errors import UserError
 from wsram.estimators import ESTIMATORS, Estimate, estimator, sleep
 from wsram.estimators.diagnostics import effective_sample_size, gradient_variance
@@ -181,7 +181,7 @@ def train(run: Run[Any], screen: Screen, *, resume: bool = False, watcher: Watch
         UserError: data that cannot be had, a batch the processes cannot share, a loss that is no longer finite (the
             last good checkpoint is kept), a disk that is full, a folder that another process trains into, or nothing to
             resume.
-        Stopped: a signal asked for it.
+        Interrupted: a signal asked for it.
     """
     run = Run(run.folder, resolved(run.config))
     schedule = run.config.schedule
@@ -374,7 +374,7 @@ def _train(
                 progress.seconds = time.perf_counter() - began
                 if main:
                     keep()
-                raise Stopped(stopped, run.resume_command)
+                raise Interrupted(stopped, run.resume_command)
     accelerator.end_training()
     if lost:
         screen.say(f"{len(lost):,} of {len(examples):,} training examples could not be read, and were skipped")

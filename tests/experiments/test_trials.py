@@ -17,7 +17,7 @@ from tests.experiments.commands import stop_at
 from tests.refusals import refusal
 from tests.tiny import rows, same_bits, same_run, tiny_config, weights
 from wsram.config import ClassificationConfig, changed
-from wsram.ending import Stopped
+from wsram.ending import Interrupted
 from wsram.provenance import commanded
 from wsram.runs import HASHES, SETTINGS
 from wsram.terminal import Screen
@@ -75,7 +75,7 @@ def test_a_stopped_experiment_says_its_own_command_and_not_that_of_a_run(
     tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_at(monkeypatch, "seed-1", 2)
-    with commanded("python -m experiments", ["mnist", "here"]), pytest.raises(Stopped) as stopped:
+    with commanded("python -m experiments", ["mnist", "here"]), pytest.raises(Interrupted) as stopped:
         run_trials(tiny_trials(digits, updates=4), tmp_path, QUIET, nothing)
     assert "go on with `python -m experiments mnist here`" in str(stopped.value)
     assert [path.name for path in sorted(tmp_path.glob("group/name/seed-?"))] == ["seed-0", "seed-1"]
