@@ -16,7 +16,7 @@ from typing import Any, Generic
 from filelock import FileLock, Timeout
 
 from wsram.config import C, Config, changed
-from wsram.ending import Stopped
+from wsram.ending import Interrupted
 from wsram.errors import UserError
 from wsram.evaluate import Trained, open_trained
 from wsram.provenance import provenance
@@ -81,7 +81,7 @@ def run_trials(
 
     Raises:
         UserError: a trial's folder holds a run with other settings.
-        Stopped: a signal asked for it.
+        Interrupted: a signal asked for it.
     """
     for trial in trials:
         _check_settings(trial.run(root))
@@ -111,8 +111,8 @@ def run_trials(
         except UserError as error:
             failures.append(f"{trial.run(root).folder}: {error}")
             screen.say(f"Failed: {failures[-1]}")
-        except Stopped as stop:  # not one run is to be gone on with, but all of them
-            raise Stopped(stop.number, provenance()["command"]) from stop
+        except Interrupted as stop:  # not one run is to be gone on with, but all of them
+            raise Interrupted(stop.number, provenance()["command"]) from stop
         return True
 
     in_other_hands = [trial for trial in trials if not attempt(trial, wait=False)]
