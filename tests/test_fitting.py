@@ -129,6 +129,7 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_trained(tmp_path: P
     refusal(lambda: wsram.fit([np.zeros((2, 2), np.int64)], ["a"], tmp_path / "run"), "int64")
     refusal(lambda: wsram.fit(images, ["a|b", *labels[1:]], tmp_path / "run"), "'a|b'", "as a list")
     refusal(lambda: wsram.fit(images, labels, "."), "folder for the run", "'.'")
+    refusal(lambda: wsram.fit(images, labels, tmp_path / "run", source="photos"), "source", "leave it out")
     write_table(images, labels, tmp_path / "kept")
     refusal(lambda: write_table(images, labels, tmp_path / "kept"), "new folder", tmp_path / "kept")
     with pytest.raises(TypeError, match="colour_of_the_walls"):

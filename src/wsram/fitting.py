@@ -68,6 +68,8 @@ def fit(
     """
     if recipe not in RECIPES:
         raise UserError(f"expected a recipe, one of {', '.join(RECIPES)}, got {recipe!r}; name one of them")
+    if "source" in settings:
+        raise UserError("images and labels are what is trained on, got a source as well; leave it out")
     folder = Path(folder).expanduser()
     if not folder.name:
         raise UserError(f"expected a new folder for the run, got {str(folder)!r}; name one")
