@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.refusals import refusal
 from wsram.data import images
-from wsram.data.images import read_square
+from wsram.data.images import read_image, read_square, size_of
 
 
 def test_an_image_is_squashed_to_a_square_of_three_colours(tmp_path: Path) -> None:
@@ -59,6 +59,19 @@ def test_a_cameras_note_of_orientation_is_heeded(tmp_path: Path) -> None:
     read = read_square(tmp_path / "image.png", 8)
     assert (read[:, :, :4] == 255).all()
     assert (read[:, :, 4:] == 0).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["tif", "png", "jpg"])
+def test_the_size_before_and_after_unpacking_is_the_upright_one(kind: str, orientation: int, tmp_path: Path) -> None:
+    path, note = tmp_path / f"image.{kind}", Image.Exif()
+    note[0x0112] = orientation
+    upright = Image.new("RGB", (30, 12))
+    turned = upright.transpose(Image.Transpose.ROTATE_90) if orientation > 4 else upright
+    turned.save(path, exif=note)
+    with Image.open(path) as image:
+        assert read_image(path).shape[1:] == size_of(path)[:2] == size_of(image)[:2] == (12, 30)
+        assert read_image(image).shape[1:] == size_of(image)[:2] == (12, 30)
 
 
 def test_a_file_that_is_no_image_is_refused_by_name(tmp_path: Path) -> None:

@@ -83,8 +83,11 @@ def size_of(file: Source) -> tuple[int, int, bool]:
     """Height, width and whether it has colour, of an image, upright, from a file's first bytes; see `read_image`."""
     with _told(file), _image(file) as image:
         _check_size(image)
-        turned = _orientation(image) in (5, 6, 7, 8)
-        width, height = reversed(image.size) if turned else image.size
+        width, height = image.size
+        if _orientation(image) in (5, 6, 7, 8):
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # of which some Pillows say the upright size already
+                width, height = (image.tag_v2[tag] for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
+            width, height = height, width
         return height, width, image.mode not in ("1", "L", "LA", "F") and not image.mode.startswith("I")
 
 
