@@ -192,6 +192,17 @@ def test_a_class_may_be_called_like_a_part(tmp_path: Path) -> None:
     assert {(item.answer, item.part) for item in read_folder(tmp_path)[0]} == {("train", None), ("bus", None)}
 
 
+def test_a_folder_beside_the_parts_is_told_if_it_is_empty_and_else_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.png", "val/a/2.png", "__MACOSX/notes.txt")
+    items, notes = read_folder(tmp_path)
+    assert {(item.answer, item.part) for item in items} == {("a", "train"), ("a", "validation")}
+    strange, empty = notes
+    assert "__MACOSX/notes.txt" in strange
+    assert empty == "1 class(es) are empty: __MACOSX"
+    touch(tmp_path, "extra/deep/3.png")
+    refusal(lambda: read_folder(tmp_path), tmp_path, "got extra with images beside train", "move extra elsewhere")
+
+
 def test_what_is_no_image_is_told_and_what_is_hidden_is_not(tmp_path: Path) -> None:
     touch(
         tmp_path, "a/1.png", "b/2.png", "a/notes.txt", "a/.DS_Store", "a/._1.png", "Thumbs.db", ".git/x.png", "c/d.doc"

@@ -59,14 +59,22 @@ def read_folder(root: Path) -> tuple[list[Item], list[str]]:
         raise UserError(f"expected a folder of images at {root}, found none; name one with a sub-folder for each class")
     folders = _folders(root)
     by_part = {folder: part for folder in folders for part, names in PARTS.items() if folder.name.lower() in names}
+    others = [folder for folder in folders if folder not in by_part]
+    odd = next((folder for folder in others if any(images_in(folder))), None) if by_part else None
+    for folder, part in by_part.items():
+        if odd and part == "train" and any(any(images_in(each)) for each in _folders(folder)):
+            raise UserError(
+                f"expected in {root} either parts or classes, got {odd.name} with images beside {folder.name} with "
+                f"classes; move {odd.name} elsewhere, or rename {folder.name} if it is a class"
+            )
+    if odd:  # what is called like a part is a class
+        by_part, others = {}, folders
     notes: list[str] = []
     classes: list[tuple[str | None, Path]] = []
-    if by_part and len(by_part) == len(folders):
-        classes += [(part, each) for folder, part in by_part.items() for each in _folders(folder)]
-    else:
-        classes += [(None, folder) for folder in folders]
-    if not classes:
+    classes += [(part, each) for folder, part in by_part.items() for each in _folders(folder)]
+    if not classes and (by_part or not others):
         raise UserError(f"expected a sub-folder for each class in {root}, found none; sort the images into folders")
+    classes += [(None, folder) for folder in others]  # which are empty where there are parts
     items, strange, empty = [], [], []
     for part, folder in classes:
         found = list(_files(folder))
@@ -75,7 +83,7 @@ def read_folder(root: Path) -> tuple[list[Item], list[str]]:
         items += [Item(path, folder.name, part) for path in images]
         if not images:
             empty.append(folder)
-    for folder in (root, *(by_part if len(by_part) == len(folders) else ())):  # whose files belong to no class
+    for folder in (root, *by_part):  # whose files belong to no class
         strange += [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     for paths, text in (
         (strange, "file(s) are no images by their name, or in no class, and are left out"),
