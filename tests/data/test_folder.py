@@ -203,6 +203,14 @@ def test_folders_of_parts_are_the_parts(tmp_path: Path) -> None:
     refusal(lambda: opened(tmp_path).open_test(), "no test images")
 
 
+def test_data_with_nothing_to_train_on_are_refused(tmp_path: Path) -> None:
+    for part in ("val", "test"):
+        make(tmp_path / part, count=2)
+    (tmp_path / "t.csv").write_text("path,label,split\nval/a/0.png,a,val\nval/b/1.png,b,test\n")
+    refusal(lambda: opened(tmp_path), "for train", "no folder", "only for validation and test")
+    refusal(lambda: opened(tmp_path / "t.csv"), "for train", "no rows", "only for validation and test")
+
+
 def test_tables_say_classes_labels_and_numbers(tmp_path: Path) -> None:
     for n in range(4):
         write(tmp_path / f"{n}.png", seed=n)

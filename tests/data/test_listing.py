@@ -90,6 +90,7 @@ def test_what_the_data_lack_of_validation_comes_from_training_and_is_told() -> N
     assert len(parts["validation"]) == 6 and len(parts["train"]) == 34
     assert not set(parts["validation"]) & set(parts["train"])
     assert notes == ["no folder for validation: 6 of the training images serve for it"]
+    assert split(*with_parts(*rows), "rows")[1][0].startswith("no rows for validation: 6")
     # The rest is for training, where only the test images are named.
     unnamed, _ = split(*with_parts(*[(n, part if part == "test" else None) for n, part in rows]))
     assert unnamed == parts
@@ -97,7 +98,10 @@ def test_what_the_data_lack_of_validation_comes_from_training_and_is_told() -> N
 
 def test_too_few_images_are_refused() -> None:
     refusal(lambda: split(*items_of([0, 1])), "too few images", "2 in all")
-    refusal(lambda: split(*with_parts((0, "test"), (1, "test"))), "too few images", "train")
+    refusal(lambda: split(*with_parts((0, "train"))), "too few images", "for validation", "1 in all")
+    only = with_parts((0, "test"), (1, "test"), (2, "validation"))
+    refusal(lambda: split(*only), "for train", "got no folder with any, only for validation and test")
+    refusal(lambda: split(*only, "rows"), "for train", "got no rows with any, only for validation and test")
 
 
 def test_a_table_says_class_labels_numbers_and_parts(tmp_path: Path) -> None:

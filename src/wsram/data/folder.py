@@ -125,13 +125,13 @@ def open_folder(data: ImageData) -> Splits:
     Raises:
         UserError: nothing there, fewer than two classes, or a part without images.
     """
-    items, notes = _listed(data)
+    items, notes, held_by = _listed(data)
     kind = data.answer or _kind_of(items)
     if kind == "number":  # a table's are words, of which each would be a class to share out
         items = [replace(item, answer=_number(item)) for item in items]
     items, hashes, sizes, checks, problems = _usable(items)
     notes += problems
-    parts, more = split(items, hashes)
+    parts, more = split(items, hashes, held_by)
     notes += more
     names, unit = _names(items, parts["train"], kind)
     colour = any(size[2] for size in sizes) if data.colour is None else data.colour
@@ -164,12 +164,12 @@ def open_folder(data: ImageData) -> Splits:
     return Splits(train, part("validation"), lambda: part("test"), (*told, *notes))
 
 
-def _listed(data: ImageData) -> tuple[list[Item], list[str]]:
-    """The images that are there, and what else was found."""
+def _listed(data: ImageData) -> tuple[list[Item], list[str], str]:
+    """The images that are there, what else was found, and what holds a part: a folder, or rows."""
     if is_hub(data.source):
-        return read_hub(data.source, download=data.download)
+        return *read_hub(data.source, download=data.download), "rows"
     source = Path(data.source).expanduser()
-    return read_table(source) if source.is_file() else read_folder(source)
+    return (*read_table(source), "rows") if source.is_file() else (*read_folder(source), "folder")
 
 
 def _kind_of(items: Sequence[Item]) -> str:

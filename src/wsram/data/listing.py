@@ -145,8 +145,10 @@ def answer_of(label: Any, where: str) -> str | tuple[str, ...] | float:
     raise UserError(f"{where}: expected a label that is a name, several or a number, got {_short(label)}; mend the row")
 
 
-def split(items: Sequence[Item], hashes: Sequence[str]) -> tuple[dict[str, list[int]], list[str]]:
-    """Numbers of the items in each part, and what was found on the way.
+def split(
+    items: Sequence[Item], hashes: Sequence[str], held_by: str = "folder"
+) -> tuple[dict[str, list[int]], list[str]]:
+    """Numbers of the items in each part, which a folder or rows hold, and what was found on the way.
 
     Where the data do not say, of each class the files with the smallest hashes are for test, the next for validation:
     the same on every machine, and identical files, which have one hash, stay together.
@@ -182,7 +184,11 @@ def split(items: Sequence[Item], hashes: Sequence[str]) -> tuple[dict[str, list[
             taken = _draw(items, {c: m for c, m in own.items() if m}, ("validation",))
             parts["validation"] = taken["validation"]
             parts["train"] = taken["train"]
-            notes.append(f"no folder for validation: {len(taken['validation']):,} of the training images serve for it")
+            served = f"{len(taken['validation']):,} of the training images serve for it"
+            notes.append(f"no {held_by} for validation: {served}")
+        if not parts["train"]:
+            given = " and ".join(part for part in PARTS if parts[part])
+            raise UserError(f"expected images for train, got no {held_by} with any, only for {given}; add some")
     else:
         parts = _draw(items, free, ("test", "validation"))
     for name in ("train", "validation"):
