@@ -23,6 +23,7 @@ from wsram.cards import posterior_table
 from wsram.cli import COMMANDS, main
 from wsram.config import changed
 from wsram.data import digits as digits_module
+from wsram.data.listing import is_folder
 from wsram.data.mnist import EMBEDDED, Digits
 from wsram.data.mnist import VALIDATION as MNIST_VALIDATION
 from wsram.errors import printable
@@ -322,6 +323,13 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     kind = COMMANDS[command][0]
     purpose = flowing((get_origin(kind) or kind).__doc__).split(". ")[0].strip()
     assert purpose and purpose in flowing(said) and f"usage: wsram {command}" in said
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.CSV", "t.Tsv", "t.jsonl", "t.JSONL", "t.ndjson"])
+def test_a_table_has_the_recipe_of_images_however_its_name_is_spelt(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    assert cli._parse_train([str(tmp_path / name)]).recipe == "folder"
+    assert is_folder(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("recipe", wsram.RECIPES)

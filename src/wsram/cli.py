@@ -14,7 +14,7 @@ import tyro
 from wsram import __version__, asking
 from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker, asked
 from wsram.errors import UserError
-from wsram.image_settings import is_hub
+from wsram.image_settings import TABLES, is_hub
 from wsram.launch import Commands, choose, launch, unframed
 from wsram.recipes import RECIPES
 from wsram.terminal import Screen
@@ -312,7 +312,7 @@ def _recipe_for(argv: list[str]) -> str:
     folders = [Path(word) for word in words if os.path.exists(word)]  # which, unlike a path's own, takes any word
     if any((path / "Flickr8k_text").is_dir() or path.suffix == ".json" for path in folders):
         return "captions"
-    images = any(path.suffix in (".csv", ".tsv", ".jsonl") or _has_classes(path) for path in folders)
+    images = any(path.suffix.lower() in TABLES or _has_classes(path) for path in folders)
     return "folder" if images or any(map(is_hub, argv)) else DEFAULT_RECIPE
 
 

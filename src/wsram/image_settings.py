@@ -20,6 +20,11 @@ HUB = "hf:"
 SAVED = ("dataset_dict.json", "dataset_info.json")
 """What lies in a folder that the library of such data sets has saved."""
 
+CELLS = (".csv", ".tsv")
+"""Tables by their names, in small letters, whose cells are all text."""
+TABLES = (*CELLS, ".jsonl", ".ndjson")
+"""Tables of images by their names, in small letters."""
+
 
 def is_hub(source: str) -> bool:
     """Whether a source is a data set of the Hugging Face library: by its name, or a folder that it saved.

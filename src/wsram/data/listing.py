@@ -17,6 +17,7 @@ from typing import Any
 
 from wsram.data.images import SUFFIXES, Stored
 from wsram.errors import UserError
+from wsram.image_settings import CELLS, TABLES
 from wsram.strict_json import loads
 
 PARTS = {
@@ -48,9 +49,7 @@ class Item:
 def is_folder(source: str) -> bool:
     """Whether a source is a folder of images or a table of them."""
     path = Path(os.path.expanduser(source))  # which, like what follows and unlike a path's own, takes any text
-    return os.path.isdir(path) or (
-        os.path.isfile(path) and path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson")
-    )
+    return os.path.isdir(path) or (os.path.isfile(path) and path.suffix.lower() in TABLES)
 
 
 def read_folder(root: Path) -> tuple[list[Item], list[str]]:
@@ -119,7 +118,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"expected a readable table at {path}, got: {error}; name another") from error
-    if path.suffix.lower() in (".csv", ".tsv"):
+    if path.suffix.lower() in CELLS:
         try:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
             yield from enumerate(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter), 2)
