@@ -242,6 +242,11 @@ def test_tables_say_classes_labels_and_numbers(tmp_path: Path) -> None:
         assert (splits.train.spec.names, splits.train.spec.unit) == (("value",), (2, 1))
         assert [whole(part)[1].tolist() for part in (splits.train, splits.open_test())] == [[-1, 1], [3.5]]
     assert opened(table("n.jsonl", 1, 3, 2, 5.5)).train.spec.answer == "number"
+    for labels in ((1, 3, 2, 5.5), (1, "3e0", 2, -5)):
+        assert opened(table("n.csv", *labels)).train.spec.unit == (2, 1)
+    assert opened(table("n.csv", "1.50", "1.5", "1.5", "1.5"), answer="class").train.spec.names == ("1.5", "1.50")
+    assert opened(table("n.csv", 1, 3, 3, 1)).train.spec.names == ("1", "3")  # whole numbers may name classes
+    assert opened(table("n.csv", "1.5", "e", "e", "e")).train.spec.names == ("1.5", "e")
     assert opened(table("mixed.jsonl", ["x"], 3, "x", 3)).train.spec.names == ("3", "x")  # labels, some of them bare
 
     refusal(lambda: opened(table("n.csv", 1, 3, "many", 5), answer="number"), "2.png", "'many'")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median, pstdev
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from wsram.data.listing import EXAMPLES, Item, read_folder, read_table, split
 from wsram.data.pieces import unchanged
 from wsram.errors import UserError
 from wsram.glimpse.tiles import TRIES
-from wsram.image_settings import ImageData, is_hub
+from wsram.image_settings import CELLS, ImageData, is_hub
 
 CACHE = 2 << 30
 """Bytes of unpacked images that are kept; beyond them files are read again each time."""
@@ -126,7 +127,7 @@ def open_folder(data: ImageData) -> Splits:
         UserError: nothing there, fewer than two classes, or a part without images.
     """
     items, notes, held_by = _listed(data)
-    kind = data.answer or _kind_of(items)
+    kind = data.answer or _kind_of(items, Path(data.source).expanduser())
     if kind == "number":  # a table's are words, of which each would be a class to share out
         items = [replace(item, answer=_number(item)) for item in items]
     items, hashes, sizes, checks, problems = _usable(items)
@@ -172,11 +173,24 @@ def _listed(data: ImageData) -> tuple[list[Item], list[str], str]:
     return (*read_table(source), "rows") if source.is_file() else (*read_folder(source), "folder")
 
 
-def _kind_of(items: Sequence[Item]) -> str:
+def _kind_of(items: Sequence[Item], source: Path) -> str:
     """The kind of answer that the labels look like."""
-    if any(isinstance(item.answer, tuple) for item in items):
+    answers = [item.answer for item in items]
+    if any(isinstance(answer, tuple) for answer in answers):
         return "labels"
-    return "number" if all(isinstance(item.answer, float) for item in items) else "class"
+    if source.suffix.lower() in CELLS and source.is_file():
+        return "number" if _measured(answers) else "class"
+    return "number" if all(isinstance(answer, float) for answer in answers) else "class"
+
+
+def _measured(cells: Sequence[Any]) -> bool:
+    """Whether all are numbers, and one has a decimal point or an exponent: whole ones may well name classes."""
+    try:
+        for cell in cells:
+            float(cell)
+    except ValueError:
+        return False
+    return any(set(".eE") & set(cell) for cell in cells)
 
 
 def _usable(
