@@ -60,14 +60,14 @@ def read_folder(root: Path) -> tuple[list[Item], list[str]]:
     by_part = {folder: part for folder in folders for part, names in PARTS.items() if folder.name.lower() in names}
     others = [folder for folder in folders if folder not in by_part]
     odd = next((folder for folder in others if any(images_in(folder))), None) if by_part else None
-    for folder, part in by_part.items():
-        if odd and part == "train" and any(any(images_in(each)) for each in _folders(folder)):
-            raise UserError(
-                f"expected in {root} either parts or classes, got {odd.name} with images beside {folder.name} with "
-                f"classes; move {odd.name} elsewhere, or rename {folder.name} if it is a class"
-            )
-    if odd:  # what is called like a part is a class
-        by_part, others = {}, folders
+    if odd:
+        for folder in (folder for folder, part in by_part.items() if part == "train"):
+            if any(any(images_in(each)) for each in _folders(folder)):
+                raise UserError(
+                    f"expected in {root} either parts or classes, got {odd.name} with images beside {folder.name} with "
+                    f"classes; move {odd.name} elsewhere, or rename {folder.name} if it is a class"
+                )
+        by_part, others = {}, folders  # what is called like a part is a class
     notes: list[str] = []
     classes: list[tuple[str | None, Path]] = []
     classes += [(part, each) for folder, part in by_part.items() for each in _folders(folder)]
