@@ -201,7 +201,8 @@ def conclude(run: Run[Any], screen: Screen) -> None:
         f"Validation {watched.replace('_', ' ')} {found[watched]:.4g} on {len(trained.splits.validation):,} examples, "
         f"after update {state['step']:,} of {last['step']:,} ({last['seconds']:.0f} s of training)."
     )
-    curves = save(draw_panels(trained.task.panels(run.config, metrics)), run.folder / "training.png", replace=True)
+    panels = trained.task.panels(run.config, trained.network, metrics)
+    curves = save(draw_panels(panels), run.folder / "training.png", replace=True)
     screen.say(f"Curves: {curves}")
     picture = trained.task.look(trained.network, trained.examples(), EXAMPLES)
     if picture is not None:

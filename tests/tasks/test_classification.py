@@ -205,6 +205,23 @@ def test_a_beam_is_for_captions(network: AttentionClassifier, scenes: SceneDigit
     refusal(lambda: TASK.evaluate(network, scenes, Options(beam=2), nullcontext), "leave --beam out")
 
 
+@pytest.mark.parametrize(
+    "answer, told, unit, drawn",
+    [("class", "270.76%", "%", 270.76), ("number", "2.708", "mean absolute error", 2.7076)],
+)
+def test_an_error_is_a_share_unless_it_is_that_of_a_number(answer: Any, told: str, unit: str, drawn: float) -> None:
+    found = {f"{name}_{way}": 2.7076 for name in ("error", "nll") for way in ("mode", "one_sample", "vote_16")}
+    record = found | {"answer": answer, "examples": 9, "step": 6, "training_seconds": 1.0}
+    table = TASK.table({"test": record})
+    assert table.header[2].endswith("error") and [row[2] for row in table.rows] == [told] * 3
+    config = changed(ClassificationConfig(), scales=(1,))
+    row = {"step": 6, "error_mode": 2.7076, "bound": -1.0, "log_evidence": -1.0, "ess": 1.0, "scale_usage": [1.0]}
+    error = TASK.panels(
+        config, classifier(answer=answer, names=("a", "b") if answer == "class" else ("value",)), [row]
+    )[0]
+    assert error.y == unit and error.curves[0][2] == [pytest.approx(drawn)]
+
+
 def test_calibration_makes_the_validation_answers_likeliest_and_changes_none(
     network: AttentionClassifier, scenes: SceneDigits
 ) -> None:

@@ -277,7 +277,9 @@ class Captioning:
         """BLEU-4 of the widest beam under the protocol of the papers, of 100."""
         return {"bleu": record[_widest(record)]["papers"]["bleu"][3]}
 
-    def panels(self, config: CaptioningConfig, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    def panels(
+        self, config: CaptioningConfig, network: AttentionCaptioner, metrics: Sequence[Mapping[str, Any]]
+    ) -> list[Panel]:
         """Likelihood, BLEU, effective sample size and the entropy of attention."""
         steps = [row["step"] for row in metrics]
         evaluated = [row for row in metrics if "nll_word" in row]

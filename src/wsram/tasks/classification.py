@@ -247,17 +247,19 @@ class Classification:
         return f"{scene}{Path(config.data.source).name}"
 
     def table(self, records: Mapping[str, Mapping[str, Any]]) -> Table:
-        """One row for each set and way of looking."""
+        """One row for each set and way of looking; of a number the error is in its own unit."""
+        number = any(found.get("answer") == "number" for found in records.values())
+        error, figure = ("mean absolute error", ".4g") if number else ("error", ".2%")
         rows = []
         for name, found in records.items():
             vote = next(key for key in found if key.startswith("error_vote_")).removeprefix("error_")
             ways = {"mode": "mode", "one_sample": "one sample", vote: f"vote of {vote.removeprefix('vote_')}"}
             of = [f"{found['examples']:,}", f"{found['step']:,}", f"{found['training_seconds']:.0f}"]
             rows += [
-                [name, said, f"{found[f'error_{way}']:.2%}", f"{found[f'nll_{way}']:.4f}", *of]
+                [name, said, f"{found[f'error_{way}']:{figure}}", f"{found[f'nll_{way}']:.4f}", *of]
                 for way, said in ways.items()
             ]
-        header = ["set", "looking at", "error", "nats", "examples", "updates", "seconds of training"]
+        header = ["set", "looking at", error, "nats", "examples", "updates", "seconds of training"]
         return Table("", header, rows, words=2)
 
     def headline(self, record: Mapping[str, Any]) -> str:
@@ -271,18 +273,21 @@ class Classification:
         error = record["error_mode"]
         return {"class": {"accuracy": 1 - error}, "number": {"mae": error}}.get(answer, {})
 
-    def panels(self, config: ClassificationConfig, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    def panels(
+        self, config: ClassificationConfig, network: AttentionClassifier, metrics: Sequence[Mapping[str, Any]]
+    ) -> list[Panel]:
         """Validation error, bounds, effective sample size and the use of scales."""
         steps = [row["step"] for row in metrics]
         evaluated = [row for row in metrics if "error_mode" in row]
-        error = [100 * row["error_mode"] for row in evaluated]
+        factor, unit = (1, "mean absolute error") if isinstance(network.head, NumberHead) else (100, "%")
+        error = [factor * row["error_mode"] for row in evaluated]
         names = {"bound": "variational bound F", "log_evidence": "log-evidence bound"}
         bounds = [(label, steps, [row[name] for row in metrics]) for name, label in names.items()]
         shares = zip(*(row["scale_usage"] for row in metrics), strict=True)
         usage = [(f"×{k}", steps, list(share)) for k, share in zip(config.model.scales, shares, strict=True)]
         at = [row["step"] for row in evaluated]
         return [
-            Panel("validation error of the mode", "updates", "%", [("validation error", at, error)], log=True),
+            Panel("validation error of the mode", "updates", unit, [("validation error", at, error)], log=True),
             Panel("bounds on log p(y|I), training", "updates", "nats", bounds),
             Panel("effective sample size", "updates", "samples", [("ESS", steps, [row["ess"] for row in metrics])]),
             Panel("glimpse scales, training", "updates", "share", usage, stacked=True),

@@ -119,8 +119,8 @@ class Task(Protocol):
     def merits(self, answer: str, record: Mapping[str, Any]) -> dict[str, float]:
         """Figures of `evaluate` for a kind of answer, by the names that the Hugging Face Hub has for metrics."""
 
-    def panels(self, config: Any, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
-        """Training as curves, from the rows of metrics.jsonl."""
+    def panels(self, config: Any, network: Any, metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
+        """The network's training as curves, from the rows of metrics.jsonl."""
 
     def look(self, network: Any, dataset: Dataset, count: int) -> Figure | None:
         """Where a network looks at the first examples, or nothing if that takes more than they hold."""
