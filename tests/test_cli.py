@@ -281,6 +281,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a folder under a file": (["train", *TINY, "--run", "RUN/data.json/new"], "cannot write the run folder"),
     "no votes": (["evaluate", "RUN", "--samples", "0"], "at least 1 sample, got 0"),
     "a beam for digits": (["evaluate", "RUN", "--beam", "3"], "leave --beam out"),
+    "votes on when to stop": (["evaluate", "RUN", "--stop", "--samples", "-3"], "leave --samples and --beam out"),
+    "a beam that stops": (["evaluate", "RUN", "--stop", "--beam", "2"], "leave --samples and --beam out"),
     "features for digits": (["evaluate", "RUN", "--features", "EMPTY"], "leave --features out"),
     "a file that cannot be written": (["evaluate", "RUN", "--save", "RUN/data.json/e.json"], "with --save"),
     "a variance of one draw": (["diagnose", "RUN", "--draws", "1"], "draws must be at least 2"),

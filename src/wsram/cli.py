@@ -172,6 +172,8 @@ def _evaluate(args: Evaluate, screen: Screen) -> None:
     from wsram.evaluate import evaluate, open_trained
     from wsram.tasks import Options
 
+    if args.stop and (args.samples, args.beam) != (None, None):
+        raise UserError("--stop looks once, where it is likeliest to; leave --samples and --beam out")
     trained = open_trained(args.network, source=args.data, features=args.features)
     if args.stop:
         from wsram.stopping import stopping
