@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_origin
@@ -412,6 +414,22 @@ def test_a_reader_that_has_seen_enough_is_no_error(
     assert end.value.code == 141 and len(closed) == 1  # nothing is left to complain when the stream is flushed
     os.close(closed[0][0])
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("word", ["--version", "models", "--help"])
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_output_that_goes_nowhere_ends_without_a_traceback(word: str, buffered: str) -> None:
+    command = [sys.executable, "-m", "wsram", word]
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    reader, writer = os.pipe()
+    os.close(reader)
+    unread = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    assert (unread.returncode, unread.stderr) == (141, "")
+    with open("/dev/full", "w") as full:
+        told = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    line = "wsram: standard output: No space left on device; make room or name another place\n"
+    assert (told.returncode, told.stderr) == (2, line)
 
 
 def test_what_is_made_knows_its_command_and_what_comes_after_does_not(

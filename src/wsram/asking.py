@@ -15,7 +15,7 @@ import tyro
 
 from wsram.errors import UserError
 from wsram.tables import Table
-from wsram.terminal import Screen
+from wsram.terminal import Screen, saying
 
 BUNDLED = "robust"
 """The network that is asked where none is named."""
@@ -114,7 +114,8 @@ def predict(args: Predict, screen: Screen) -> None:
         if animations is not None:
             made.append(answer.animate(animations.of(path)))
         if args.json:
-            print(json.dumps({"path": str(path)} | answer.to_dict()))
+            with saying():
+                print(json.dumps({"path": str(path)} | answer.to_dict()))
         else:
             screen.say(f"{path}: {answer}")
             for file in made:

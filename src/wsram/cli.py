@@ -247,6 +247,10 @@ def _models(args: Models, screen: Screen) -> None:
     screen.say(f"Recipes: {', '.join(RECIPES)}")
 
 
+def _version(_: None, screen: Screen) -> None:
+    screen.say(f"wsram {__version__}")
+
+
 COMMANDS: Commands = {
     "demo": (Demo, _demo),
     "train": (Train[ClassificationConfig], _train),  # of whichever task the recipe is
@@ -269,6 +273,8 @@ def _new_run_folder(name: str) -> Path:
 
 def parse(argv: list[str]) -> tuple[Callable[[Any, Screen], None], Any]:
     """What to run and its arguments; `UserError` for words that are no command."""
+    if argv == ["--version"]:
+        return _version, None
     with unframed():
         if argv and argv[0] == "train":
             return _train, _parse_train(argv[1:])
@@ -338,8 +344,4 @@ def _changed(there: Config, given: Config) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; see `launch`."""
-    words = sys.argv[1:] if argv is None else argv
-    if words == ["--version"]:
-        print(f"wsram {__version__}")
-        return
-    launch("wsram", words, parse)
+    launch("wsram", sys.argv[1:] if argv is None else argv, parse)

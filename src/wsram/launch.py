@@ -18,7 +18,7 @@ import tyro
 
 from wsram.errors import UserError
 from wsram.provenance import commanded
-from wsram.terminal import Screen
+from wsram.terminal import STANDARD_OUTPUT, Screen, saying
 
 Commands = dict[str, tuple[type[Any], Callable[[Any, Screen], None]]]
 """For each command, by name, the type of its arguments and what runs it."""
@@ -87,19 +87,29 @@ def launch(
         Screen(error=True).say(f"{program.split()[-1]}: {' '.join(line.split(chr(10)))}")
         sys.exit(code)
 
+    def leave_output() -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left when Python itself ends
+
     try:
         _require_words(words)
         with commanded(program, words):
-            run, args = parse(words)
-            run(args, Screen())
+            try:
+                with saying():
+                    run, args = parse(words)
+                run(args, Screen())
+            finally:
+                with saying():
+                    sys.stdout.flush()  # else Python does, when nobody is left to tell of it
     except UserError as error:
         end(str(error), 2)
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_output()
         sys.exit(141)
     except OSError as error:
         if error.errno not in _OF_THE_PLACE:
             raise
+        if error.filename == STANDARD_OUTPUT:
+            leave_output()
         end(f"{error.filename or 'a file'}: {error.strerror}; make room or name another place", 2)
     except KeyboardInterrupt:
         sys.exit(130)

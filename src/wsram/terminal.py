@@ -17,6 +17,31 @@ from wsram.tables import Table
 
 ANY_WIDTH = 100_000
 """Characters, more than any table has in a line."""
+STANDARD_OUTPUT = "standard output"
+"""Named where it cannot be written."""
+
+
+@contextmanager
+def saying(where: str = STANDARD_OUTPUT) -> Iterator[None]:
+    """Within it, what cannot be written has the name of the stream that it was meant for."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or where
+        raise
+
+
+class _Stream(Console):
+    """A console whose errors are told by `wsram.launch`: rich itself would end with 1 where nobody reads any more."""
+
+    def print(self, *words: Any, **options: Any) -> None:
+        """See `rich.console.Console.print`."""
+        with saying("standard error" if self.stderr else STANDARD_OUTPUT):
+            super().print(*words, **options)
+
+    def on_broken_pipe(self) -> None:
+        """See `rich.console.Console.on_broken_pipe`."""
+        raise BrokenPipeError
 
 
 class Screen:
@@ -30,7 +55,7 @@ class Screen:
     def __init__(self, *, quiet: bool = False, error: bool = False) -> None:
         # In a notebook as text, which a cell gathers into one output: rich would make one of every line.
         self.in_notebook = Console(quiet=True).is_jupyter and not error
-        self.console = Console(
+        self.console = _Stream(
             quiet=quiet, stderr=error, soft_wrap=True, markup=False, highlight=False, emoji=False, force_jupyter=False
         )
 
