@@ -208,7 +208,8 @@ def test_a_look_says_what_was_believed_after_each_glimpse(
     with Image.open(tmp_path / "new" / "moves.gif") as moving:
         assert moving.n_frames == 5
     assert "exists already" in refused(capsys, "look", str(path), "--network", letters, "--to", "new/moves.gif")
-    assert "among a, b, c, d, e" in refused(capsys, "look", str(path), "--network", letters, "--label", "f")
+    code, out, err = ended(capsys, "look", str(path), "--network", letters, "--label", "f")
+    assert (code, out) == (2, "") and "among a, b, c, d, e, got 'f'" in err  # before the table
     assert "absent.png" in refused(capsys, "look", "absent.png", "--network", letters)
 
 

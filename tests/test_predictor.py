@@ -329,7 +329,7 @@ def test_a_number_is_said_in_its_own_units() -> None:
     assert prediction.best == ("weight", 85.0) and prediction.runner_up is None and prediction.labels == ()
     assert str(prediction) == "weight 85" and prediction.to_dict()["weight"] == 85.0
     assert prediction.votes(3).best == ("weight", 85.0)
-    refusal(lambda: prediction.draw("weight"), "label")
+    refusal(lambda: prediction.draw("weight"), "this one gives a number; leave it out")
     prediction.draw()
 
 

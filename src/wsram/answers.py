@@ -187,6 +187,15 @@ class Prediction:
         ]
         return said | {"sequences": len(self.sequences), "glimpses": glimpses}
 
+    def require_label(self, label: str) -> None:
+        """`UserError` for a label that the network does not know."""
+        if self.is_number:
+            raise UserError(
+                "a label is for networks that name what they see, and this one gives a number; leave it out"
+            )
+        if label not in self.names:
+            raise UserError(f"expected a label among {', '.join(self.names)}, got {label!r}; name one of them")
+
     def draw(self, label: str | None = None) -> Figure:
         """The image with its numbered glimpses, and beside it what each showed and what was believed after it.
 
@@ -241,8 +250,8 @@ class Prediction:
         return float(self.probabilities[self.names.index(name)])
 
     def _picture(self, label: str | None, shown: int | None) -> Figure:
-        if label is not None and (self.is_number or label not in self.names):
-            raise UserError(f"expected a label among {', '.join(self.names)}, got {label!r}; name one of them")
+        if label is not None:
+            self.require_label(label)
         looks = [
             Look((g.left, g.top, g.side), g.scale, patch, g.belief)
             for g, patch in zip(self.glimpses, self.patches, strict=True)

@@ -144,6 +144,8 @@ def look(args: Look, screen: Screen) -> None:
         screen.show(Table(str(answer), ["word", "left", "top", "width", "height"], rows))
         draw, animate = answer.draw, answer.animate
     else:
+        if args.label is not None:
+            answer.require_label(args.label)
         rows = [
             [answer.believed(glimpse), str(n), *_place(glimpse[:3]), f"×{glimpse.scale}"]
             for n, glimpse in enumerate(answer.glimpses, 1)
