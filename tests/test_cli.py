@@ -285,6 +285,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a beam for digits": (["evaluate", "RUN", "--beam", "3"], "leave --beam out"),
     "votes on when to stop": (["evaluate", "RUN", "--stop", "--samples", "-3"], "leave --samples and --beam out"),
     "a beam that stops": (["evaluate", "RUN", "--stop", "--beam", "2"], "leave --samples and --beam out"),
+    "photos for digits": (["evaluate", "RUN", "EMPTY"], "RUN is for digits in scenes, made of MNIST's four IDX files"),
     "features for digits": (["evaluate", "RUN", "--features", "EMPTY"], "leave --features out"),
     "a file that cannot be written": (["evaluate", "RUN", "--save", "RUN/data.json/e.json"], "with --save"),
     "a variance of one draw": (["diagnose", "RUN", "--draws", "1"], "draws must be at least 2"),

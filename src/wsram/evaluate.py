@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wsram.config import Config, changed
+from wsram.config import CaptionData, Config, changed
 from wsram.data import Dataset, Splits
+from wsram.data.listing import is_folder
+from wsram.data.mnist import is_digits
 from wsram.errors import UserError
+from wsram.image_settings import ImageData, is_hub
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.pretrained import CALIBRATION, Network, from_pretrained, network_folder
 from wsram.runs import DATA, SETTINGS, Run, load_state, read_json, read_text, write_whole
@@ -88,6 +91,8 @@ def open_trained(
     else:
         path = folder / SETTINGS
         config = from_json(read_text(path, f"{name} does not say how it was trained; name a run"), path)
+    if source is not None:
+        _require_digits(name, config.data, source)
     if features is not None and not hasattr(config.data, "features"):
         raise UserError(f"{name} looks at images, not at features; leave --features out")
     # Never online: what a file says of downloads was somebody else's wish.
@@ -95,6 +100,16 @@ def open_trained(
     config = changed(config, **{setting: value for setting, value in moved.items() if value is not None})
     network = from_pretrained(name, inference=inference).to(best_device())
     return Trained(str(name), folder, run, config, network, TASKS[config.task].open(config))
+
+
+def _require_digits(name: str | Path, made_for: ImageData | CaptionData, source: str) -> None:
+    """`UserError` if a network was made for digits in scenes, and there are other images in their place."""
+    digits = isinstance(made_for, ImageData) and made_for.scene not in (None, "mosaic")
+    if digits and (is_folder(source) or is_hub(source)) and not is_digits(source):
+        raise UserError(
+            f"{name} is for digits in scenes, made of MNIST's four IDX files, got {source}; "
+            "name a folder of those, or a network for such images"
+        )
 
 
 def evaluate(
