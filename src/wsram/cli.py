@@ -231,7 +231,7 @@ def _export(args: Export, screen: Screen) -> None:
     from wsram.models.pretrained import from_pretrained, network_folder
 
     network, to = from_pretrained(args.network, inference=False), args.to.expanduser()
-    if to.suffix:
+    if to.suffix and not to.is_dir():
         export_file(network, to, screen, sampled=args.sampled, step=args.step)
     elif args.sampled or args.step:
         raise UserError("a page looks where it is likeliest to, all glimpses at once; leave --sampled and --step out")

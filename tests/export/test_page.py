@@ -217,7 +217,11 @@ def test_what_a_page_cannot_do_is_refused_before_anything_is_written(
     assert "--step" in refused(capsys, "export", "translated", "--to", str(to), "--step")
     assert not to.exists()
     to.mkdir()
-    assert "exists already" in refused(capsys, "export", "translated", "--to", str(to))
+    dotted = tmp_path / "my.site"
+    assert "without a dot in its name, got '.site'" in refused(capsys, "export", "translated", "--to", f"{dotted}/")
+    dotted.mkdir()
+    for folder in (to, dotted):
+        assert "exists already; name a new" in refused(capsys, "export", "translated", "--to", str(folder))
     assert not list(to.iterdir())
 
 

@@ -121,7 +121,10 @@ def exportable(network: Network) -> AttentionClassifier:
 def require_extra(suffix: str) -> None:
     """`UserError` unless what a format needs is installed."""
     if suffix not in SUFFIXES:
-        raise UserError(f"expected a file that ends in {' or '.join(SUFFIXES)}, or a folder, got {suffix!r}")
+        raise UserError(
+            f"expected a file that ends in {' or '.join(SUFFIXES)}, or a page's new folder without a dot in its name, "
+            f"got {suffix!r}; name one of them"
+        )
     try:
         if suffix == ".onnx":
             import onnx  # noqa: F401
