@@ -177,28 +177,35 @@ def shown(
     device = next(network.parameters()).device
     teacher = Trunk(f"{reader.trunk.name}:{reader.trunk.stage}", images.spec.channels)
     fill_pretrained(teacher)
-    tells, small, large = nn.Sequential(teacher, MeanAndMost()).to(device).eval(), [], []
+    tells = nn.Sequential(teacher, MeanAndMost()).to(device).eval()
+    small: list[Tensor] = []
+    whole: list[Tensor] = []
+    large: list[Tensor] = []
+
+    def encode() -> None:
+        with torch.no_grad(), autocast(network.precision, device)():
+            large.append(tells(torch.stack(whole).to(device)).float())
+        whole.clear()
+
     used = torch.randperm(len(images), generator=generator)[:PLACES]
     each = -(-PLACES // len(used))
-    for n, index in enumerate(used.split(IMAGES)):
-        tell(f"shown at {SIDE} pixels: {reader.what}", n * IMAGES, len(used))
+    for index in used.split(IMAGES):
         batch = images.batch(index.to(device), 0)
-        cut, whole = [], []
         for number in range(len(batch.images)):
             image = batch.images[number]
             source: Source = Held(image) if isinstance(image, Tensor) else image
             if network.prediction.sensor.contrast:
                 source = source_in_contrast(source)
             for place in reader.places(source, each, generator):
+                tell(f"shown at {SIDE} pixels: {reader.what}", len(small), each * len(used))
                 pixels = _read(source, place)
-                cut.append(reader.small(pixels).half())
+                small.append(reader.small(pixels).half())
                 whole.append(F.interpolate(pixels.unsqueeze(0), (SIDE, SIDE), mode="bilinear", antialias=True)[0])
-        if not cut:
-            continue
-        small.append(torch.stack(cut))
-        with torch.no_grad(), autocast(network.precision, device)():
-            large += [tells(part.to(device)).float() for part in torch.stack(whole).split(BATCH)]
-    return torch.cat(small), torch.cat(large)
+                if len(whole) == BATCH:
+                    encode()
+    if whole:
+        encode()
+    return torch.stack(small), torch.cat(large)
 
 
 def taught(
@@ -216,7 +223,7 @@ def taught(
         The share of the variance of `large` that a linear layer on what the network tells of the last `HELD` places
         explains, before and after.
     """
-    trunk, device, held = reader.trunk, large.device, min(HELD, len(large) // 4)
+    trunk, device, held = reader.trunk, large.device, max(1, min(HELD, len(large) // 4))
     wanted = (large - large.mean(0)) / (large.std(0) + 1e-4)
     pooled, context = MeanAndMost(), autocast(precision, device)
 
