@@ -16,7 +16,7 @@ from wsram.data.given import Given
 from wsram.errors import UserError, require_at_least
 from wsram.glimpse.actions import Action
 from wsram.glimpse.sensor import Sensor
-from wsram.models.heads import Head, LabelsHead, NumberHead
+from wsram.models.heads import Head, LabelsHead, NumberHead, require_label
 from wsram.stepping import draw_caption, draw_cell, draw_trace
 from wsram.tables import percent, shortened
 from wsram.viewing import Look, animate, draw_looking, glimpse_box
@@ -193,8 +193,7 @@ class Prediction:
             raise UserError(
                 "a label is for networks that name what they see, and this one gives a number; leave it out"
             )
-        if label not in self.names:
-            raise UserError(f"expected a label among {', '.join(self.names)}, got {label!r}; name one of them")
+        require_label(label, self.names)
 
     def draw(self, label: str | None = None) -> Figure:
         """The image with its numbered glimpses, and beside it what each showed and what was believed after it.

@@ -12,13 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from safetensors import SafetensorError
-
 from wsram.config import ClassificationConfig, Config, changed
 from wsram.errors import UserError
 from wsram.metadata import head, limits, robustness_table, spoken
 from wsram.models.pretrained import Network, from_pretrained, network_folder, save_network
-from wsram.runs import SETTINGS, Run, load_state, read_json, read_text, write_whole
+from wsram.runs import SETTINGS, Run, load_state, new_folder, read_json, read_text, write_whole
 from wsram.settings import from_json, to_json
 from wsram.tables import Table, figure, rounded
 from wsram.tasks import TASKS
@@ -54,7 +52,7 @@ def release(folder: Path, target: Path, screen: Screen, *, inference: bool = Tru
                 f"{folder / EVALUATIONS[name]} is of update {found['step']:,}, the network of {state['step']:,}; "
                 "evaluate the run again first"
             )
-    with _new_folder(target) as partial:
+    with new_folder(target) as partial:
         save_network(from_pretrained(folder, inference=inference), partial)
         _write_records(folder, run.config, partial, target.name)
         kept = {"step": state["step"], "seconds": state["seconds"]}
@@ -84,7 +82,7 @@ def release_network(network: Network, known: Path | None, target: Path, name: st
         UserError: the target is there, or cannot be written.
     """
     records = ("state.json", "data.json", *EVALUATIONS.values(), *PICTURES)
-    with _new_folder(target) as partial:
+    with new_folder(target) as partial:
         save_network(network, partial)
         if known is not None and (known / SETTINGS).is_file():
             config = from_json(read_text(known / SETTINGS, "restore it"), known / SETTINGS)
@@ -94,25 +92,6 @@ def release_network(network: Network, known: Path | None, target: Path, name: st
                     shutil.copyfile(record, partial / record.name)
         write_whole(partial / CARD, card(partial, name or target.name))
     return target
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder that takes the target's name once all is written, and of which nothing is left if something is wrong."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} exists already; name a new folder")
-    partial = Path(f"{target.resolve()}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # if it is there still, something was wrong
 
 
 def _write_records(folder: Path, config: Config, to: Path, name: str) -> None:

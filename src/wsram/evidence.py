@@ -45,7 +45,7 @@ from wsram.glimpse.source import Glimpsable
 from wsram.glimpse.tiles import WHOLE
 from wsram.heat import draw_evidence
 from wsram.models.classifier import AttentionClassifier
-from wsram.models.heads import ClassHead, LabelsHead
+from wsram.models.heads import ClassHead, LabelsHead, require_label
 from wsram.runtime import Autocast
 from wsram.tables import shortened
 
@@ -164,8 +164,8 @@ def explain(
     if samples < 2:
         raise UserError(f"evidence needs at least 2 samples, got {samples}")
     for name in (label, against):
-        if name is not None and name not in head.names:
-            raise UserError(f"expected a label among {', '.join(head.names)}, got {name!r}; name one of them")
+        if name is not None:
+            require_label(name, head.names)
     if math.prod(given.size) > WHOLE:
         width, height = reversed(given.size)
         raise UserError(

@@ -17,7 +17,7 @@ from wsram.errors import UserError
 from wsram.evaluate import conclude
 from wsram.predictor import Predictor, from_pretrained
 from wsram.recipes import RECIPES
-from wsram.runs import SETTINGS, Run, write_whole
+from wsram.runs import SETTINGS, Run, new_folder, write_whole
 from wsram.terminal import Screen
 from wsram.training import train
 
@@ -106,22 +106,14 @@ def write_table(images: Sequence[ImageLike], labels: Sequence[Any] | np.ndarray,
     numbers = any(isinstance(label, FLOATS) for label in labels) and all(
         isinstance(label, FLOATS + WHOLE) for label in labels
     )
-    partial = folder.with_name(folder.name + ".partial")
     rows = []
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with new_folder(folder) as partial:
         for n, (image, label) in enumerate(zip(images, labels, strict=True)):
             path = Path(image).expanduser().absolute() if isinstance(image, str | Path) else Path(f"{n:06}.png")
             if not isinstance(image, str | Path):
                 as_png(image).save(partial / path)
             rows.append(json.dumps({"path": str(path), "label": _plain(label, numbers)}))
         write_whole(partial / TABLE, "\n".join(rows) + "\n")
-        partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write images into {folder} ({error.strerror or error}); choose another") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder / TABLE
 
 

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -264,6 +265,29 @@ def read_json(path: Path, otherwise: str) -> Any:
         return loads(text)
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); {otherwise}") from error
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder that takes the target's name once all is written, and of which nothing is left if something is wrong.
+
+    Raises:
+        UserError: the target is there, and no empty folder, or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists already; name a new folder")
+    partial = Path(f"{target.resolve()}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {target} ({error}); free some space or name another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # if it is there still, something was wrong
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -10,8 +10,6 @@ import os
 import shutil
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from wsram.data.scenes import SCENES
 from wsram.errors import UserError
 from wsram.export.files import exportable
@@ -19,7 +17,7 @@ from wsram.models.classifier import AttentionClassifier
 from wsram.models.layers import NETWORKS
 from wsram.models.pretrained import Network, save_network
 from wsram.numbering import COLOURS
-from wsram.runs import SETTINGS, Run
+from wsram.runs import SETTINGS, Run, new_folder
 from wsram.terminal import Screen
 
 BROWSER = Path(__file__).parent / "browser"
@@ -39,18 +37,8 @@ KNOWN = {
         "freeze",
     ),
     *("widths", "lower_units", "upper_units", "view", "std_range", "unit", "longest", "calibration", "inference"),
-    *(
-        "precision",
-        "aim",
-        "policy",
-        "map_stride",
-        "map_apart",
-        "map_query",
-        "map_toll",
-        "map_evidence",
-        "map_freeze",
-        "map_dropout",
-    ),
+    *("precision", "aim", "policy"),
+    *("map_stride", "map_apart", "map_query", "map_toll", "map_evidence", "map_freeze", "map_dropout"),
     *("binding", "leak", "warp", "dropout", "read_dropout", "scale_toll"),
 }
 """Arguments of a network that the page heeds, or that do not matter to it."""
@@ -77,17 +65,10 @@ def export_page(network: Network, known: Path, to: Path, screen: Screen) -> None
     _require_known(classifier)
     if os.path.lexists(to):
         raise UserError(f"{to} exists already; name a new folder")
-    partial = to.with_name(to.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(BROWSER, partial)
+    with new_folder(to) as partial:
+        shutil.copytree(BROWSER, partial, dirs_exist_ok=True)
         save_network(classifier, partial, inference=False)
         (partial / "page.json").write_text(json.dumps(_about(known), ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.rename(to)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write {to} ({error}); free some space or name another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     size = sum(path.stat().st_size for path in to.iterdir())
     screen.say(f"Exported: {to} ({size / 1e6:.1f} MB); look at it with `python -m http.server --directory {to}`")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -243,15 +244,18 @@ class Cells:
 
     def select(self, index: Tensor) -> Cells:
         """Of the images numbered `index` (images,) int64."""
-        parts = {name: getattr(self, name)[index] for name in ("prior", "offset", "features")}
-        keys = None if self.keys is None else self.keys[index]
+        parts: dict[str, Any] = {name: part[index] for name, part in self._parts("keys", "prior", "offset", "features")}
         visited = None if self.visited is None else self.visited[..., index, :]
-        return replace(self, keys=keys, evidence=None, visited=visited, **parts)
+        return replace(self, evidence=None, visited=visited, **parts)
 
     def detach(self) -> Cells:
         """The same numbers without a gradient."""
-        parts = {name: getattr(self, name).detach() for name in ("prior", "toll", "features")}
-        return replace(self, keys=None if self.keys is None else self.keys.detach(), evidence=None, **parts)
+        parts: dict[str, Any] = {name: part.detach() for name, part in self._parts("keys", "prior", "toll", "features")}
+        return replace(self, evidence=None, **parts)
+
+    def _parts(self, *names: str) -> list[tuple[str, Tensor]]:
+        """What there is of these, by name: there may be no keys."""
+        return [(name, part) for name in names if (part := getattr(self, name)) is not None]
 
 
 def cell_of(location: Tensor, side: int) -> Tensor:

@@ -164,9 +164,9 @@ class AttentionClassifier(nn.Module):
         )
         self.calibrate(calibration)
         self.inference = None
-        if inference and policy == "map" and not map_query:
-            raise UserError("an inference network asks a map for cells; use --proposal policy with --no-map-query")
         if inference:
+            if policy == "map" and not map_query:
+                raise UserError("an inference network asks a map for cells; use --proposal policy with --no-map-query")
             outputs = self.prediction.policy_head.out_features
             self.inference = InferenceNetwork(self.prediction.head, hidden=upper_units, outputs=outputs)
 

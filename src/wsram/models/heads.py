@@ -47,6 +47,12 @@ class Head(Protocol):
         """The mean error of the likeliest answers, lower being better, of outputs (..., batch, outputs)."""
 
 
+def require_label(label: str, names: Sequence[str]) -> None:
+    """`UserError` for a label that is not among `names`."""
+    if label not in names:
+        raise UserError(f"expected a label among {', '.join(names)}, got {label!r}; name one of them")
+
+
 class ClassHead(nn.Module):
     """One of several classes: outputs are log-probabilities.
 

@@ -49,7 +49,7 @@ def begin_from(network: AttentionClassifier, name: str) -> tuple[str, ...]:
     same = all(_argument(network, key) == _argument(other, key) for key in ("answer", "unit", "names"))
     shared = [answer for answer in names if answer in other_names] if classes or same else []
     taken = {key for key in fits if same or not key.startswith(OF_ANSWERS)}
-    trunks = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, Trunk))
+    trunks = tuple(f"{place}." for place, module in network.named_modules() if isinstance(module, Trunk))
     filled = fill_pretrained(network) if any(key.startswith(trunks) for key in own.keys() - taken) else ()
     for key in taken:
         own[key].copy_(theirs[key])

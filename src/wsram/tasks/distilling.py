@@ -24,7 +24,7 @@ from wsram.errors import UserError
 from wsram.glimpse.contrast import source_in_contrast
 from wsram.glimpse.pyramid import average_pool
 from wsram.glimpse.sensor import Sensor
-from wsram.glimpse.source import Held, Source, in_unit
+from wsram.glimpse.source import Held, Source, edges, in_unit
 from wsram.models.classifier import AttentionClassifier
 from wsram.models.layers import MapNetwork, MeanAndMost
 from wsram.models.trunk import Trunk, fill_pretrained
@@ -139,16 +139,11 @@ def glimpses_in(sensor: Sensor, image: Source, count: int, generator: torch.Gene
 
 def cells_in(along: int, image: Source, count: int, generator: torch.Generator) -> list[Place]:
     """Where `count` cells of a map of `along` by `along` lie, all of them if there are fewer."""
-
-    def edges(extent: int, cell: int) -> tuple[int, int]:
-        first = cell * extent // along
-        return first, -(-(cell + 1) * extent // along) - first
-
+    rows, columns = edges(image.height, along), edges(image.width, along)
     places = []
     for cell in torch.randperm(along**2, generator=generator)[:count].tolist():
-        row, column = divmod(cell, along)
-        (top, height), (left, width) = edges(image.height, row), edges(image.width, column)
-        places.append(Place(top, left, height, width))
+        (top, bottom), (left, right) = rows[cell // along], columns[cell % along]
+        places.append(Place(top, left, bottom - top, right - left))
     return places
 
 
