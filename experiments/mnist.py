@@ -379,7 +379,8 @@ def _published(results: Path, budget: MnistBudget) -> list[Record]:
     if not (results / RESULTS).exists():
         return []
     made = load(results)
-    if made["budget"] != json.loads(json.dumps(dataclasses.asdict(budget))):
+    asked = json.loads(json.dumps(dataclasses.asdict(budget)))
+    if made["budget"] | {"seeds": budget.seeds} != asked:  # seeds are what results are extended by
         raise UserError(f"{results} holds results of another budget; name another folder with --results")
     return list(made["trials"])
 

@@ -241,6 +241,12 @@ def test_results_are_extended_by_what_they_lack_wherever_the_rest_was_run(
     capsys.readouterr()
     main(words(root, digits, *more))  # once more: nothing is left to do, and nothing doubled
     assert "Trial" not in capsys.readouterr().out and len(load(root / "results")["trials"]) == len(extended)
+    main(words(root, digits, *more, "--seeds", "2"))  # seeds are added as well
+    second = load(root / "results")
+    names = {t["name"] for t in second["trials"] if t["group"] == "table1"}
+    assert {t["name"] for t in second["trials"] if t["group"] == "table1" and t["seed"] == 1} == names
+    assert second["budget"]["seeds"] == 2
+    (root / "results" / RESULTS).write_text(json.dumps(second | {"budget": second["budget"] | {"updates": 61}}))
     assert "of another budget" in refused(capsys, *words(root, digits, *more, "--seeds", "2"))
 
 
