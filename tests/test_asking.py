@@ -148,6 +148,17 @@ def test_pictures_beside_the_images_leave_these_as_they_are(
     assert (images / "b.png").read_bytes() == before and (images / "b.glimpses.png").exists()
 
 
+def test_pictures_of_the_longest_names_have_names_that_a_disk_takes(
+    letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [str(write(tmp_path / f"{'ü' * 124}{end}.png")) for end in ("a", "b")]
+    words = ["--network", letters, "--pictures", str(tmp_path / "pictures")]
+    code, _, said = ended(capsys, "predict", *names, *words)
+    assert (code, said) == (0, "")
+    made = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert made == [f"{'ü' * 110}.glimpses-2.png", f"{'ü' * 110}.glimpses.png"]
+
+
 def test_nothing_to_answer_is_a_mistake(
     tmp_path: Path, letters: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

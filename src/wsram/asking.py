@@ -201,6 +201,10 @@ def _paths(words: Sequence[str]) -> Iterator[Path]:
             yield Path(word)
 
 
+_LONGEST_STEM = 220
+"""Bytes of an image's name that go into others; with what is put behind it a file system takes 255."""
+
+
 class _Names:
     """Names for new files in a folder: after the image, and numbered where there is such a file already."""
 
@@ -213,10 +217,13 @@ class _Names:
             raise UserError(f"cannot make the folder {folder} ({error.strerror}); name another") from error
 
     def of(self, image: Path) -> Path:
-        """The next free name for something made of that image."""
-        for n in count(self.taken.get(image.stem, 0) + 1):
-            path = self.folder / f"{image.stem}.glimpses{'' if n == 1 else f'-{n}'}{self.suffix}"
+        """The next free name for something made of that image, which a file system takes."""
+        stem, bytes_of = image.stem, os.fsencode(image.stem)
+        if len(bytes_of) > _LONGEST_STEM:
+            stem = bytes_of[:_LONGEST_STEM].decode(errors="ignore")  # no half of a letter at the end
+        for n in count(self.taken.get(stem, 0) + 1):
+            path = self.folder / f"{stem}.glimpses{'' if n == 1 else f'-{n}'}{self.suffix}"
             if not os.path.lexists(path):
-                self.taken[image.stem] = n
+                self.taken[stem] = n
                 return path
         raise AssertionError("numbers do not end")
