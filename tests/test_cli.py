@@ -22,13 +22,13 @@ from tests.refusals import refused
 from tests.tiny import DIGITS, TEST_DIGITS, VALIDATION, flags, rows, same_run, tiny_config, trained, write_digits
 from wsram import cli
 from wsram.cards import posterior_table
-from wsram.cli import COMMANDS, main
+from wsram.cli import COMMANDS, main, parse
 from wsram.config import changed
 from wsram.data import digits as digits_module
 from wsram.data.listing import is_folder
 from wsram.data.mnist import EMBEDDED, Digits
 from wsram.data.mnist import VALIDATION as MNIST_VALIDATION
-from wsram.errors import printable
+from wsram.errors import UserError, printable
 from wsram.runs import Run
 from wsram.runtime import best_precision
 from wsram.tables import figure as measured
@@ -252,8 +252,18 @@ WRONG = {
     "all digits held out": (["--validation", str(DIGITS)], "must be from 1"),
     "words for a number": (["--updates", "many"], "--updates"),
     "no such option": (["--bogus", "3"], "Unrecognized options: --bogus"),
+    "a map's cells without a map": (["--map-stride", "2"], "--map-stride is for --policy map, and the policy is"),
+    "a map without a query, without a map": (["--no-map-query"], "--no-map-query is for --policy map"),
+    "what ImageNet taught, untaught": (["--no-freeze"], "--no-freeze is for a pretrained --network, and"),
     "no such choice": (["--network", "fcc"], "unknown network 'fcc'; choose one of fc, conv"),
 }
+
+
+def test_a_recipes_own_map_is_no_mistake_where_another_policy_is_asked_for() -> None:
+    _, args = parse(["train", "mnist5k", "--recipe", "megapixel", "--policy", "gaussian"])
+    assert args.config.model.map_stride == 2 and args.config.model.policy == "gaussian"
+    with pytest.raises(UserError, match="--map-stride is for --policy map"):
+        parse(["train", "mnist5k", "--recipe", "megapixel", "--policy", "gaussian", "--map-stride", "4"])
 
 
 @pytest.mark.parametrize("words, named", WRONG.values(), ids=WRONG)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic
 import tyro
 
 from wsram import __version__, asking
-from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker, asked
+from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker, asked, require_heeded
 from wsram.errors import UserError
 from wsram.image_settings import TABLES, is_hub
 from wsram.launch import Commands, choose, launch, unframed
@@ -305,6 +305,7 @@ def _parse_train(argv: list[str]) -> Train[Config]:
     default = config if start.updates is None else asked(config, updates=start.updates)
     of_task: Any = Train[type(config)]  # type: ignore[misc]
     given = tyro.cli(of_task, args=argv, default=Train(default, recipe), prog="wsram train")
+    require_heeded(given.config, default)
     run, resume = (path and path.expanduser() for path in (given.run, given.resume))
     if resume is not None and (odd := _changed(config, given.config)):
         raise UserError(

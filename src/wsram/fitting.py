@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wsram.config import asked, changed
+from wsram.config import asked, changed, require_heeded
 from wsram.data.given import ImageLike, as_png
 from wsram.errors import UserError
 from wsram.evaluate import conclude
@@ -77,6 +77,7 @@ def fit(
         raise UserError(f"{folder} already holds a run; choose another folder")
     home = folder.with_name(f"{folder.name}-images")
     config = asked(RECIPES[recipe], **settings)
+    require_heeded(config, RECIPES[recipe])
     table = write_table(images, labels, home)
     run = Run(folder, changed(config, source=str(table)))
     screen = Screen() if screen is None else screen
