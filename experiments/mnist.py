@@ -319,14 +319,21 @@ def reproduce(
     Raises:
         UserError: data that cannot be had, a trial that failed, no learning rates chosen yet, nothing finished, a
             folder that cannot be written or holds runs with other settings, or results to extend that are of another
-            budget.
+            budget, network or data.
     """
     task, base = TASKS[base.task], resolved(base)
     splits = task.open(base)  # what is wrong with the data is said once, not by every trial
     base, _ = task.choose(base, splits)
     if base.data.source != EMBEDDED:
         splits.open_test()
-    published = _published(results, budget) if extend else []
+    of_what = {
+        "network": {
+            name: getattr(base.model, name)
+            for name in ("recurrence", "network", "lower_units", "upper_units", "glimpses", "patch", "scales")
+        },
+        "data": {"source": Path(base.data.source).name, "scene": base.data.scene},
+    }
+    published = _published(results, budget, of_what) if extend else []
     tuning = tuning_trials(base, budget) if rates_from is None else []
     if rates_from is None:
         rates = read_rates(folder)
@@ -357,11 +364,7 @@ def reproduce(
     made = {
         "experiment": "mnist",
         "budget": dataclasses.asdict(budget),
-        "network": {
-            name: getattr(base.model, name)
-            for name in ("recurrence", "network", "lower_units", "upper_units", "glimpses", "patch", "scales")
-        },
-        "data": {"source": Path(base.data.source).name, "scene": base.data.scene},
+        **of_what,
         "heuristics": {name: dataclasses.asdict(weights) for name, weights in HEURISTICS.items()},
         "heuristics_of_table1": {method.name: method.heuristics for method in METHODS},
         "heuristics_of_credit": {method.name: method.heuristics for method in CREDITED},
@@ -374,14 +377,20 @@ def reproduce(
     return written
 
 
-def _published(results: Path, budget: MnistBudget) -> list[Record]:
-    """The trials of results that are to be extended; none if there are no results yet."""
+def _published(results: Path, budget: MnistBudget, of_what: dict[str, Any]) -> list[Record]:
+    """The trials of results that are to be extended, of the same network and data; none if there are no results yet."""
     if not (results / RESULTS).exists():
         return []
     made = load(results)
     asked = json.loads(json.dumps(dataclasses.asdict(budget)))
     if made["budget"] | {"seeds": budget.seeds} != asked:  # seeds are what results are extended by
         raise UserError(f"{results} holds results of another budget; name another folder with --results")
+    for what, asked_for in json.loads(json.dumps(of_what)).items():
+        if made[what] != asked_for:
+            raise UserError(
+                f"{results} holds results of another {what}, {made[what]}, and asked for is {asked_for}; name another "
+                "folder with --results"
+            )
     return list(made["trials"])
 
 

@@ -93,7 +93,7 @@ def yardstick(
         width += STEP
     whole = SixConvolutions(examples.spec.channels, width, classes).to(device)
     schedule = ScheduleConfig(updates, batch=trained.config.schedule.batch, learning_rate=rate, seed=seed)
-    context = autocast(best_precision(), device)
+    context = autocast(best_precision(device), device)
     whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with denormals_as_zero():
         seconds = _train(whole, examples, schedule, context, screen)

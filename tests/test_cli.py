@@ -30,7 +30,7 @@ from wsram.data.mnist import EMBEDDED, Digits
 from wsram.data.mnist import VALIDATION as MNIST_VALIDATION
 from wsram.errors import UserError, printable
 from wsram.runs import Run
-from wsram.runtime import best_precision
+from wsram.runtime import best_device, best_precision
 from wsram.tables import figure as measured
 from wsram.tasks.classification import Classification
 
@@ -174,7 +174,7 @@ def test_the_demo_says_what_it_does_and_where_its_picture_is(
     assert f"{tmp_path}/demo/glimpses.png" in said and (tmp_path / "demo" / "glimpses.png").exists()
     made = Run.open(tmp_path / "demo").config
     # What was left open is written down as it was chosen.
-    chosen = dict(precision=best_precision(), scene="translated-scaled")
+    chosen = dict(precision=best_precision(best_device()), scene="translated-scaled")
     assert made == changed(wsram.RECIPES["demo"], updates=1, **chosen)
 
 

@@ -425,14 +425,14 @@ def test_a_prediction_is_drawn_and_moves(tmp_path: Path) -> None:
 
 def test_precision_is_the_networks_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for machine in ("bf16", "no"):
-        monkeypatch.setattr("wsram.predictor.best_precision", lambda machine=machine: machine)
+        monkeypatch.setattr("wsram.predictor.best_precision", lambda device, machine=machine: machine)
         for wanted in ("bf16", "no"):
             predictor = Predictor(classifier(precision=wanted))
             assert predictor.precision == ("bf16" if machine == wanted == "bf16" else "no")
             assert predictor.predict(picture()).outputs.dtype == torch.float32
     half = Predictor(classifier(precision="no"))
     half.network.precision = "bf16"
-    monkeypatch.setattr("wsram.predictor.best_precision", lambda: "bf16")
+    monkeypatch.setattr("wsram.predictor.best_precision", lambda device: "bf16")
     exact = half.predict(picture()).beliefs
     assert not torch.equal(half.to("cpu").predict(picture()).beliefs, exact)
     assert half.device == torch.device("cpu")

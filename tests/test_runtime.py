@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 from pathlib import Path
@@ -36,20 +37,22 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 )
 def test_half_precision_is_for_processors_that_multiply_in_it(processor: Path, flags: str, precision: str) -> None:
     processor.write_bytes(f"processor : 0\nflags\t\t: {flags}\n".encode() + b"name : \xff\n")
-    assert best_precision() == precision
+    assert best_precision(CPU) == precision
 
 
 def test_where_nothing_is_known_of_the_processor_precision_is_full(processor: Path) -> None:
-    assert not processor.exists() and best_precision() == "no"
+    assert not processor.exists() and best_precision(CPU) == "no"
 
 
 @pytest.mark.parametrize("supported, precision", [(True, "bf16"), (False, "no")])
 def test_an_accelerator_decides_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, processor: Path, supported: bool, precision: str
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
-    assert best_precision() == precision
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    assert best_precision(torch.device("cuda")) == precision
+    processor.write_bytes(b"flags : fpu\n")
+    assert best_precision(CPU) == "no"  # whatever the accelerator has
 
 
 @pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("no", torch.float32)])

@@ -225,7 +225,7 @@ def test_two_precisions_can_be_trained_one_after_the_other(tmp_path: Path, digit
 def test_what_is_left_to_the_machine_is_decided_once_and_written_down(
     tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, fastest: str
 ) -> None:
-    monkeypatch.setattr(training, "best_precision", lambda: fastest)
+    monkeypatch.setattr(training, "best_precision", lambda device: fastest)
     network = trained(tmp_path / "run", tiny_config(digits, updates=2, precision="auto"))
     assert Run.open(tmp_path / "run").config.schedule.precision == network.precision == fastest
 

@@ -255,7 +255,7 @@ PARTS: dict[str, Callable[[], str]] = {
         f"looking: {name}": functools.partial(looking, name)
         for name in (
             *("pointing", "glimpsed-solar", "glimpsed-scenes", "megapixel", "canvases", "training_images"),
-            *("mosaic", "modules", "modules_explained"),
+            *("mosaic", "modules", "modules_explained", "yardstick"),
         )
     },
     **{

@@ -95,7 +95,7 @@ class Predictor:
             self._backbone.to(device)
         self._compiled: dict[torch.Size, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {}
         # In the precision that it was measured in, where the processor multiplies in it: others only emulate it.
-        self.precision = self.network.precision if best_precision() == "bf16" else "no"
+        self.precision = self.network.precision if best_precision(self.device) == "bf16" else "no"
         self._autocast = autocast(self.precision, self.device)
         return self
 

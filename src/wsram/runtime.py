@@ -30,10 +30,11 @@ def best_device() -> torch.device:
     return torch.device(PartialState().device)
 
 
-def best_precision() -> Literal["bf16", "no"]:
-    """The precision that is fastest here: "bf16" where accelerator or processor have it, else "no" (float32)."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+def best_precision(device: torch.device) -> Literal["bf16", "no"]:
+    """The precision that is fastest there: "bf16" where accelerator or processor have it, else "no" (float32)."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return "no"

@@ -33,7 +33,7 @@ from wsram.models.pretrained import Network
 from wsram.models.rollout import Rollout
 from wsram.models.trunk import learning_groups, set_rate
 from wsram.runs import Run
-from wsram.runtime import best_precision, denormals_as_zero, keep_freed_memory
+from wsram.runtime import best_device, best_precision, denormals_as_zero, keep_freed_memory
 from wsram.schedule import batches, fade, learning_rate, paced
 from wsram.tasks import TASKS, Task, Update
 from wsram.terminal import Screen
@@ -143,7 +143,7 @@ def resolved(config: C) -> C:
     """The settings with every choice made that was left to the machine, as a run records them."""
     if config.schedule.precision != "auto":
         return config
-    return changed(config, precision=best_precision())
+    return changed(config, precision=best_precision(best_device()))
 
 
 @runtime_checkable
