@@ -74,7 +74,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_record_holds_sums_ratios_and_what_was_left_out(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "best_precision", lambda: "no")
+    monkeypatch.setattr(module, "best_precision", lambda device: "no")
     random, threads = torch.random.get_rng_state(), torch.get_num_threads()
     kinds = ("sensor", "training")
     record = benchmark(Screen(), tmp_path, only=kinds, threads=(1, 1_000_000), rounds=3, seconds=0.01)

@@ -246,7 +246,9 @@ def test_results_are_extended_by_what_they_lack_wherever_the_rest_was_run(
     names = {t["name"] for t in second["trials"] if t["group"] == "table1"}
     assert {t["name"] for t in second["trials"] if t["group"] == "table1" and t["seed"] == 1} == names
     assert second["budget"]["seeds"] == 2
-    assert "of another network" in refused(capsys, *words(root, digits, *more, "--seeds", "2", "--network", "best"))
+    other = second | {"network": second["network"] | {"recurrence": "gru"}}
+    (root / "results" / RESULTS).write_text(json.dumps(other))
+    assert "of another network" in refused(capsys, *words(root, digits, *more, "--seeds", "2"))
     (root / "results" / RESULTS).write_text(json.dumps(second | {"budget": second["budget"] | {"updates": 61}}))
     assert "of another budget" in refused(capsys, *words(root, digits, *more, "--seeds", "2"))
 
