@@ -74,7 +74,7 @@ def benchmark(
     if too_many := [n for n in threads if n > cores]:
         skipped[f"{', '.join(map(str, too_many))} threads"] = f"this process has {cores} cores"
     precisions = ["no"]
-    if bf16 or best_precision(best_device()) == "bf16":
+    if bf16 or best_precision(device) == "bf16":
         precisions.append("bf16")
     else:
         skipped["bf16"] = "this processor emulates it"

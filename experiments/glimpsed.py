@@ -33,6 +33,7 @@ from wsram.models.layers import MeanAndMost
 from wsram.models.looking import Choose, Looked
 from wsram.models.trunk import Trunk, fill_pretrained, is_trunk
 from wsram.provenance import provenance
+from wsram.runtime import autocast
 from wsram.tables import Table
 from wsram.tasks.measuring import parts
 from wsram.tasks.troubles import random_places
@@ -96,6 +97,7 @@ def glimpsed(
         "glimpses": network.prediction.glimpses,
         "patch": network.prediction.sensor.patch_size,
         "scales": network.prediction.sensor.scales,
+        "precision": network.precision,
         "seeds_of_random_places": SEEDS,
         "probe_side": side,
         "ways": rows,
@@ -128,7 +130,10 @@ def table(found: dict[str, Any]) -> Table:
         ]
         for way, row in found["ways"].items()
     ]
-    title = f"{found['network']}: {found['images']:,} {found['set']} images, {found['glimpses']} glimpses"
+    # Figures from before precision was kept are of float32.
+    precision = {"bf16": "bfloat16"}.get(found.get("precision", "no"), "float32")
+    counts = f"{found['images']:,} {found['set']} images, {found['glimpses']} glimpses"
+    title = f"{found['network']}: {counts}, in {precision}"
     header = ["what looks", "error", "pixels read", "million multiply-adds", "ms an image"]
     return Table(title, header, rows)
 
@@ -168,11 +173,12 @@ def _at_random(network: AttentionClassifier, seed: int) -> Way:
 
 
 def _look(network: AttentionClassifier, images: Images | Glimpsable, way: Way) -> tuple[Looked, Tensor]:
-    """What comes of looking, and width and height of each image."""
-    pyramid = network.prediction.pyramid(images)
-    choose = way(pyramid)
-    looked = network.predict(pyramid) if choose is None else network.prediction.look(pyramid, choose)
-    return looked, 2 * pyramid.reach + 1
+    """What comes of looking, in the network's precision, and width and height of each image."""
+    with autocast(network.precision, next(network.parameters()).device)():
+        pyramid = network.prediction.pyramid(images)
+        choose = way(pyramid)
+        looked = network.predict(pyramid) if choose is None else network.prediction.look(pyramid, choose)
+        return looked, 2 * pyramid.reach + 1
 
 
 def _looked(network: AttentionClassifier, dataset: Dataset, way: Way) -> tuple[float, Tensor]:

@@ -334,6 +334,8 @@ def reproduce(
         "data": {"source": Path(base.data.source).name, "scene": base.data.scene},
     }
     published = _published(results, budget, of_what) if extend else []
+    if published and rates_from is None:
+        rates_from = results
     tuning = tuning_trials(base, budget) if rates_from is None else []
     if rates_from is None:
         rates = read_rates(folder)
@@ -382,13 +384,15 @@ def _published(results: Path, budget: MnistBudget, of_what: dict[str, Any]) -> l
     if not (results / RESULTS).exists():
         return []
     made = load(results)
-    asked = json.loads(json.dumps(dataclasses.asdict(budget)))
-    if made["budget"] | {"seeds": budget.seeds} != asked:  # seeds are what results are extended by
-        raise UserError(f"{results} holds results of another budget; name another folder with --results")
-    for what, asked_for in json.loads(json.dumps(of_what)).items():
-        if made[what] != asked_for:
+    seeds = made["budget"]["seeds"]
+    if budget.seeds < seeds:
+        raise UserError(f"{results} holds results of {seeds} seeds, which fewer cannot extend; use --seeds {seeds}")
+    # Seeds are what results are extended by.
+    of_both = {"budget": dataclasses.asdict(budget) | {"seeds": seeds}, **of_what}
+    for what, asked in json.loads(json.dumps(of_both)).items():
+        if made[what] != asked:
             raise UserError(
-                f"{results} holds results of another {what}, {made[what]}, and asked for is {asked_for}; name another "
+                f"{results} holds results of another {what}, {made[what]}, and asked for is {asked}; name another "
                 "folder with --results"
             )
     return list(made["trials"])

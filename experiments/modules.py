@@ -232,7 +232,7 @@ def table(found: dict[str, Any]) -> Table:
 def _ways(train: Modules, held_out: Modules, dataset: Modules, to: Path, screen: Screen) -> dict[str, Any]:
     config = changed(cast(ClassificationConfig, RECIPES["mosaic"]), **SETTINGS)
     network = teach_tiled(config, train, held_out, to, screen, len(train), pixels=PIXELS)
-    encode = encoder_of(network)
+    encode, context = encoder_of(network), autocast(network.precision, torch.device("cpu"))
     features = {id(each): encode(each.photos.pixels) for each in (train, dataset)}
     images = [dataset.batch(torch.tensor([n])).images for n in range(TIMED)]
     glimpses = network.prediction.glimpses
@@ -251,8 +251,8 @@ def _ways(train: Modules, held_out: Modules, dataset: Modules, to: Path, screen:
             f"{glimpses} glimpses": {
                 "error": looked["error"],
                 "pixels": glimpses / (ROWS * COLUMNS),
-                **cost_of_images(network.predict, dataset, TIMED),
-                "megabytes": most_memory(lambda: network.predict(images[0])),
+                **cost_of_images(network.predict, dataset, TIMED, context),
+                "megabytes": most_memory(lambda: network.predict(images[0]), context),
             },
             f"{glimpses} random cells": headed(glimpses),
             "every cell": headed(ROWS * COLUMNS),

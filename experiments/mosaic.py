@@ -71,7 +71,7 @@ def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Pat
     assert isinstance(train, Mosaics) and isinstance(validation, Mosaics)
     after, looked_at = _looked(trained, network, dataset)
     glimpses = network.prediction.glimpses
-    encode = encoder_of(network)
+    encode, context = encoder_of(network), autocast(network.precision, next(network.parameters()).device)
     features = {id(each): encode(each.photos.pixels) for each in (train, validation, dataset)}
 
     def headed(tiles: int) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def mosaic(name: str, source: str | None, screen: Screen, *, test: bool, to: Pat
         }
 
     ways = {
-        "glimpses": {"error": after[-1], **cost_of_images(network.predict, dataset, TIMED)},
+        "glimpses": {"error": after[-1], **cost_of_images(network.predict, dataset, TIMED, context)},
         "as many random photos": headed(glimpses),
         "every photo": headed(dataset.along**2),
     }

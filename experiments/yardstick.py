@@ -86,7 +86,8 @@ def yardstick(
     network, device = of_classes(trained), best_device()
     examples, dataset = trained.splits.train.to(device), trained.examples(test=test)
     keep_freed_memory()
-    glances = cost_of_images(network.predict, dataset, TIMED)
+    own = autocast(network.precision, device)
+    glances = cost_of_images(network.predict, dataset, TIMED, own)
     torch.manual_seed(seed)
     width, classes = STEP, len(examples.spec.names)
     while _adds(examples, width, classes) < times * glances["multiply_adds"]:
@@ -99,14 +100,14 @@ def yardstick(
         seconds = _train(whole, examples, schedule, context, screen)
     rows = {
         "glances": {
-            "error": evaluate_mode(network, dataset, autocast=autocast(network.precision, device))["error_mode"],
+            "error": evaluate_mode(network, dataset, autocast=own)["error_mode"],
             "parameters": sum(p.numel() for p in network.parameters()),
             **glances,
         },
         "sees everything": {
             "error": _wrong(whole, dataset, context),
             "parameters": sum(p.numel() for p in whole.parameters()),
-            **cost_of_images(whole, dataset, TIMED),
+            **cost_of_images(whole, dataset, TIMED, context),
         },
     }
     found = {

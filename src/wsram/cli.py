@@ -12,11 +12,11 @@ from typing import Annotated, Any, Generic
 import tyro
 
 from wsram import __version__, asking
-from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker, asked, require_heeded
+from wsram.config import C, CaptionData, ClassificationConfig, Config, Tracker, asked
 from wsram.errors import UserError
 from wsram.image_settings import TABLES, is_hub
 from wsram.launch import Commands, choose, launch, unframed
-from wsram.recipes import RECIPES
+from wsram.recipes import RECIPES, require_heeded
 from wsram.terminal import Screen
 
 DEFAULT_RECIPE = "quarter-hour"

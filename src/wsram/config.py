@@ -229,7 +229,8 @@ class ClassificationConfig:
     glimpse_growth: float = 0.0
     """Share of the updates over which the number of glimpses grows from 1 to all; 0 takes all from the start."""
     every_glimpse: float = 0.0
-    """Weight of the answer's loss after every glimpse but the last, beside the last one's."""
+    """Weight of the answer's loss after every glimpse but the last, beside the last one's; what answers learns by it,
+    and by the share of --pathwise where glimpses are as well."""
     start_from: str | None = None
     """A network to go on from, by folder or name: its weights where they fit, its answers by their names."""
     distil: int = 0
@@ -381,33 +382,6 @@ def asked(config: C, **changes: Any) -> C:
         >>> asked(changed(ClassificationConfig(), minutes=2.0), updates=10).schedule.minutes
     """
     return changed(config, **({"minutes": None} if "updates" in changes else {}) | changes)
-
-
-def require_heeded(config: Config, beside: Config) -> None:
-    """`UserError` for what was asked of a map, or of a pretrained network, where there is none; see `beside`.
-
-    Args:
-        config: what a run is to have.
-        beside: what it had before anything was asked for, a recipe say, whose own such settings are no mistake.
-
-    Example:
-        >>> plain = ClassificationConfig()
-        >>> require_heeded(changed(plain, policy="map", map_stride=2), plain)
-    """
-    if not (isinstance(config, ClassificationConfig) and isinstance(beside, ClassificationConfig)):
-        return
-    model = config.model
-    unheeded: dict[str, str] = {}
-    if model.policy != "map":
-        of_maps = (name for name in vars(model) if name.startswith("map_"))
-        unheeded |= dict.fromkeys(of_maps, f"--policy map, and the policy is {model.policy}")
-    if model.network in ("fc", "conv"):
-        unheeded["freeze"] = f"a pretrained --network, and this one is {model.network}"
-    for name, what in unheeded.items():
-        value = getattr(model, name)
-        if value != getattr(beside.model, name):
-            option = ("no-" if value is False else "") + name.replace("_", "-")
-            raise UserError(f"--{option} is for {what}; leave it out")
 
 
 def _require_warm(temperature: float) -> None:

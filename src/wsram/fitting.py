@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from wsram.config import asked, changed, require_heeded
+from wsram.config import asked, changed
 from wsram.data.given import ImageLike, as_png
 from wsram.errors import UserError
 from wsram.evaluate import conclude
 from wsram.predictor import Predictor, from_pretrained
-from wsram.recipes import RECIPES
+from wsram.recipes import RECIPES, require_heeded
 from wsram.runs import SETTINGS, Run, new_folder, write_whole
 from wsram.terminal import Screen
 from wsram.training import train

@@ -14,6 +14,7 @@ from wsram.config import (
     ExplorationConfig,
     ScheduleConfig,
 )
+from wsram.errors import UserError
 from wsram.image_settings import AugmentConfig, ImageData
 
 _CAPTIONS = CaptioningConfig(
@@ -162,3 +163,31 @@ RECIPES: dict[str, Config] = {
     ),
 }
 """The recipes by name; `docs/cli.md` says what each is for."""
+
+
+def require_heeded(config: Config, beside: Config) -> None:
+    """`UserError` for what was asked of a map, or of a pretrained network, where there is none; see `beside`.
+
+    Args:
+        config: what a run is to have.
+        beside: what it had before anything was asked for, a recipe say, whose own such settings are no mistake.
+
+    Example:
+        >>> from wsram.config import changed
+        >>> plain = RECIPES["paper"]
+        >>> require_heeded(changed(plain, policy="map", map_stride=2), plain)
+    """
+    if not (isinstance(config, ClassificationConfig) and isinstance(beside, ClassificationConfig)):
+        return
+    model = config.model
+    unheeded: dict[str, str] = {}
+    if model.policy != "map":
+        of_maps = (name for name in vars(model) if name.startswith("map_"))
+        unheeded |= dict.fromkeys(of_maps, f"--policy map, and the policy is {model.policy}")
+    if model.network in ("fc", "conv"):
+        unheeded["freeze"] = f"a pretrained --network, and this one is {model.network}"
+    for name, what in unheeded.items():
+        value = getattr(model, name)
+        if value != getattr(beside.model, name):
+            option = ("no-" if value is False else "") + name.replace("_", "-")
+            raise UserError(f"--{option} is for {what}; leave it out")

@@ -232,7 +232,7 @@ def test_results_are_extended_by_what_they_lack_wherever_the_rest_was_run(
     left_out = [t for t in made["trials"] if (t["group"], t["name"]) != ("table1", lacking)]
     (root / "results").mkdir(parents=True)
     (root / "results" / RESULTS).write_text(json.dumps(made | {"trials": left_out}))
-    more = ["--only", "table1", "--extend", "--rates-from", str(whole / "results")]
+    more = ["--only", "table1", "--extend"]
     main(words(root, digits, *more))
     assert [path.parent.name for path in (root / "runs").glob("*/*/seed-0")] == [lacking]
     extended = load(root / "results")["trials"]
@@ -246,6 +246,7 @@ def test_results_are_extended_by_what_they_lack_wherever_the_rest_was_run(
     names = {t["name"] for t in second["trials"] if t["group"] == "table1"}
     assert {t["name"] for t in second["trials"] if t["group"] == "table1" and t["seed"] == 1} == names
     assert second["budget"]["seeds"] == 2
+    assert "results of 2 seeds, which fewer cannot extend" in refused(capsys, *words(root, digits, *more))
     other = second | {"network": second["network"] | {"recurrence": "gru"}}
     (root / "results" / RESULTS).write_text(json.dumps(other))
     assert "of another network" in refused(capsys, *words(root, digits, *more, "--seeds", "2"))

@@ -109,6 +109,14 @@ def test_what_was_asked_for_stays_and_the_rest_fits_it() -> None:
     assert "a glimpse spans 24 to 192 of 480 pixels" in said[0]
 
 
+@pytest.mark.parametrize(("stride", "view"), [(1, 40), (6, 42), (60, 60)])
+def test_a_map_has_whole_cells(stride: int, view: int) -> None:
+    by_map = changed(FOLDER, policy="map", map_stride=stride)
+    assert choose_by_images(by_map, images((480, 640), 1000))[0].model.view == view
+    unmapped = changed(FOLDER, map_stride=stride)
+    assert choose_by_images(unmapped, images((480, 640), 1000))[0].model.view == 40
+
+
 def test_a_pretrained_network_is_given_larger_glimpses_and_a_larger_view() -> None:
     pretrained = changed(FOLDER, network="efficientnet-lite0")
     cells, _ = choose_by_images(pretrained, images((300, 300), 2000, channels=1))

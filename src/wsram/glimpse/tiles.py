@@ -100,7 +100,8 @@ class Tiled:
 
     Windows are read from the finest level, so that they are those of the image in memory to the last bit. A pass over
     all of it, as a view needs, reads the image itself up to `WHOLE` pixels. Of a larger one it reads the finest level
-    of no more than that, if there is one that holds averages of f by f pixels, f a whole number, where it is compared.
+    of no more than that, or else the smallest of the larger ones, if there is one that holds averages of f by f pixels,
+    f a whole number, where it is compared.
     The view is then the image's own up to the rounding of that level, if f divides its sides and its cells' edges.
 
     name: what it is called where something is said of it.

@@ -41,6 +41,8 @@ def choose_by_images(config: ClassificationConfig, splits: Splits) -> tuple[Clas
     least, unit, most, widest = (32, 16, 64, 64) if pretrained else (16, 8, 32, 40)
     patch = asked("patch") or max(least, min(most, unit * round(shorter / 80)))
     scales = tuple(2**n for n in range(max(1, 1 + math.floor(math.log2(max(1.0, 0.75 * shorter / patch))))))
+    stride = config.model.map_stride if config.model.policy == "map" else 1
+    cells = -(-max(16, min(widest, shorter // 4)) // stride)  # whole ones
     pixels = splits.train.spec.channels * height * width
     batch = asked("batch") or 2 ** max(2, min(6, int(math.log2(max(4, ROOM // pixels)))))
     count = len(splits.train)
@@ -48,7 +50,7 @@ def choose_by_images(config: ClassificationConfig, splits: Splits) -> tuple[Clas
     wanted: dict[str, tuple[Any, str]] = {
         "patch": (patch, f"a typical image is {width} by {height} pixels"),
         "scales": (scales[:4], f"a glimpse spans {patch} to {patch * scales[:4][-1]} of {shorter} pixels"),
-        "view": (max(16, min(widest, shorter // 4)), "enough to see where something is, too little to see what"),
+        "view": (cells * stride, "enough to see where something is, too little to see what"),
         "batch": (batch, f"an image has {pixels:,} numbers"),
         "updates": (updates, f"{count:,} training images are seen about {updates * min(batch, count) // count} times"),
         "evaluate_every": (max(50, updates // 20), "twenty looks at the validation images"),
