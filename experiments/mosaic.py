@@ -121,19 +121,21 @@ def table(found: dict[str, Any]) -> Table:
     some = f"{len(each)} random photos"
     rows.append([some, f"{ways['as many random photos']['error']:.1%}", "", *cost("as many random photos")])
     rows.append(["every photo", f"{ways['every photo']['error']:.1%}", "100.0%", *cost("every photo")])
+    nothing = "every photo gains nothing over random ones"
+    gain = nothing if found["gain"] is None else f"{found['gain']:.0%} of what every photo gains over random ones"
     title = (
         f"{found['network']}, {found['mosaics']:,} {found['set']} mosaics of {found['photos']} photos, "
-        f"{found['side']:,} pixels a side: {found['gain']:.0%} of what every photo gains over random ones; "
+        f"{found['side']:,} pixels a side: {gain}; "
         f"{found['peak_megabytes']:,.0f} MiB at the peak"
     )
     header = ["what is seen", "error", "deciding photo looked at", "million multiply-adds", "ms a mosaic"]
     return Table(title, header, rows)
 
 
-def _gain(ways: dict[str, Any]) -> float:
-    """Of what every photo gains over random ones, the share that glimpses gain."""
+def _gain(ways: dict[str, Any]) -> float | None:
+    """Of what every photo gains over random ones, the share that glimpses gain; None if it gains nothing."""
     floor, ceiling = ways["as many random photos"]["error"], ways["every photo"]["error"]
-    return (floor - ways["glimpses"]["error"]) / (floor - ceiling)
+    return None if floor == ceiling else (floor - ways["glimpses"]["error"]) / (floor - ceiling)
 
 
 def _looked(trained: Trained, network: AttentionClassifier, dataset: Mosaics) -> tuple[list[float], list[float]]:
@@ -170,7 +172,8 @@ def encoder_of(network: AttentionClassifier) -> Encode:
     if trunk is None:
         raise UserError("the network reads glimpses with nothing pretrained; name one that does")
     read, pooled, sensor = trunk, MeanAndMost(), network.prediction.sensor
-    context = autocast(network.precision, next(network.parameters()).device)
+    device = next(network.parameters()).device
+    context = autocast(network.precision, device)
 
     def encode(photos: Tensor, corner: tuple[int, int] | None = None, /) -> Tensor:
         k = sensor.scales[0]
@@ -179,7 +182,7 @@ def encoder_of(network: AttentionClassifier) -> Encode:
         found = []
         with torch.no_grad(), context():
             for part in photos[..., top : top + span, left : left + span].split(64):
-                found.append(pooled(read(average_pool(in_unit(part), k))).float())
+                found.append(pooled(read(average_pool(in_unit(part.to(device)), k))).float().cpu())
         return torch.cat(found)
 
     return encode

@@ -62,7 +62,7 @@ def pointing(
     if not isinstance(dataset, SceneDigits):
         raise UserError(f"{network} does not see digits in scenes, of which alone the truth is known; name another")
     predictor = Predictor(trained.network)
-    index = torch.arange(min(images, len(dataset)))
+    index = torch.arange(min(images, len(dataset)), device=dataset.digits.labels.device)
     made = {
         "one": evaluation_scenes(dataset.digits.images, index, dataset.scene),
         "two, asked about one of them": two_digits(dataset.digits, index, dataset.scene),
@@ -119,7 +119,7 @@ def pointing_game(
         size = (image.shape[-2], image.shape[-1])
         maps = {
             "posterior": predictor.explain(image, network.head.names[label], samples=samples).label.heat,
-            "policy": heat_map(network.prediction.sensor, size, action, torch.ones(action.scale.shape)),
+            "policy": heat_map(network.prediction.sensor, size, action, torch.ones_like(action.location[..., 0])),
             "occlusion": occlusion_map(network, image, label, samples=samples),
         }
         left, top, side = (int(each[n]) for each in (scenes.left, scenes.top, scenes.side))
@@ -145,8 +145,10 @@ def occlusion_map(network: AttentionClassifier, image: Tensor, label: int, *, sa
     """
     side, steps = network.prediction.sensor.patch_size, max(1, math.isqrt(samples))
     height, width = image.shape[-2:]
-    rows, columns = (torch.linspace(0, extent - side, steps).round().long() for extent in (height, width))
-    at, along = torch.arange(height), torch.arange(width)
+    rows, columns = (
+        torch.linspace(0, extent - side, steps, device=image.device).round().long() for extent in (height, width)
+    )
+    at, along = (torch.arange(extent, device=image.device) for extent in (height, width))
     down = (at >= rows.unsqueeze(-1)) & (at < rows.unsqueeze(-1) + side)
     across = (along >= columns.unsqueeze(-1)) & (along < columns.unsqueeze(-1) + side)
     black = (down[:, None, :, None] & across[None, :, None, :]).flatten(0, 1)
