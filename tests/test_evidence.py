@@ -142,6 +142,11 @@ def test_the_other_answer_is_the_likeliest_other_one() -> None:
     assert predictor.explain(image(), second, samples=9).against.label == best
 
 
+def test_an_answer_that_was_given_as_a_number_is_asked_about_as_one() -> None:
+    evidence = Predictor(classifier(names=tuple("01234"))).explain(image(), 3, against=1, samples=9)
+    assert (evidence.label.label, evidence.against.label) == ("3", "1")
+
+
 def test_a_label_among_several_is_explained_by_its_presence() -> None:
     network = countable(answer="labels", inference=True)
     log_p, outputs, action = every_sequence(network)

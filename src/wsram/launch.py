@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, get_origin
@@ -44,11 +45,46 @@ def unframed() -> Iterator[None]:
         raise UserError(_one_line(framed.getvalue())) from end
 
 
+ALIKE = "Perhaps you meant:"
+"""What the part of options like the unknown one begins with."""
+_OF_VALUES = re.compile(r"Error parsing (\S+?): no type matching (\S+) could be instantiated from \[(.*?)\]\..*")
+_OF_ORDER = re.compile(r" \(applied to [^)]*\)| Arguments are applied to .* matter\.")
+"""What tyro says of a value of the wrong kind; and of an option that another command may have."""
+
+
 def _one_line(text: str) -> str:
     """One line of a frame's text without its title, which says the same; its parts have rules between them."""
-    lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith("╭")]
-    parts = [" ".join(part.split()).rstrip(".:") for part in " ".join(lines).strip("╰─╯ ").split("─")]
-    return "; ".join(part for part in parts if part)
+    lines = [line[1:].strip("│").rstrip() for line in text.splitlines() if not line.startswith(("╭", "╰"))]
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip("─ "):
+            parts[-1].append(line)
+        elif "─" in line:
+            parts.append([])
+    told = [_alike(part) if part[0].strip() == ALIKE else " ".join(" ".join(part).split()) for part in parts if part]
+    clear = [_OF_ORDER.sub("", _OF_VALUES.sub(_wanted, part)) for part in told]
+    return "; ".join(part.rstrip(".:") for part in clear)
+
+
+def _wanted(found: re.Match[str]) -> str:
+    """What an option expects, in place of what Python said of every kind of value that it could have been."""
+    option, kinds, got = found.groups()
+    *others, last = sorted((kind.strip("{}") for kind in kinds.split("|")), key="None".__eq__)
+    return f"Error parsing {option}: expected {' or '.join([*others, last])}, got {got}"
+
+
+def _alike(part: list[str]) -> str:
+    """Options that are spelled alike, each with the commands that have it, without what they are for."""
+    found: dict[str, list[str]] = {}
+    for line in part[1:]:
+        words = line.split()
+        if words[0].startswith("--") and not line.startswith(" " * 6):
+            commands = found.setdefault(words[0].rstrip(","), [])
+        elif words[0] == "in" and words[-1] == "--help":
+            commands.append(" ".join(words[1:-1]))
+    return f"{ALIKE} " + ", ".join(
+        option + (f" ({', '.join(commands)})" if commands else "") for option, commands in found.items()
+    )
 
 
 def _require_words(words: list[str]) -> None:

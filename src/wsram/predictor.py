@@ -220,13 +220,19 @@ class Predictor:
         yield from self._settled(group, asked)
 
     def explain(
-        self, image: ImageLike, label: str, against: str | None = None, *, samples: int = SAMPLES, seed: int = 0
+        self,
+        image: ImageLike,
+        label: object,
+        against: object | None = None,
+        *,
+        samples: int = SAMPLES,
+        seed: int = 0,
     ) -> Evidence:
         """Say where the evidence for a label is, and where that for another one: see `wsram.evidence`.
 
         Args:
             image: see `predict`.
-            label: the answer asked about.
+            label: the answer asked about: its name, or what `wsram.fit` was given for it, a number say.
             against: another answer; by default the likeliest other one.
             samples: sequences of glimpses that stand for the posterior.
             seed: of the draws.
@@ -236,8 +242,9 @@ class Predictor:
         """
         if not isinstance(self.network, AttentionClassifier):
             raise UserError("evidence is for labels, and this network writes captions")
+        names = str(label), None if against is None else str(against)
         return explain(
-            self.network, self._read(image).seen, label, against, samples=samples, seed=seed, autocast=self._autocast
+            self.network, self._read(image).seen, *names, samples=samples, seed=seed, autocast=self._autocast
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
