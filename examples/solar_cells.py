@@ -9,10 +9,10 @@ are dealt out to five folds; one of them is for test, half of the next one for v
 
     python examples/solar_cells.py cells.csv            # fold 0 is for test; `cells.csv 3` leaves fold 3 out
     python examples/solar_cells.py sure.csv 0 sure      # the same without the cells that experts doubted (1/3, 2/3)
-    wsram train cells.csv --network efficientnet-lite0 --no-freeze --longest 150 --glimpses 5 --patch 46 --scales 1 \
-        --policy map --view 28 --map-stride 4 --glimpse-growth 0 --every-glimpse 0.2 --scale-entropy 0 --dropout 0.2 \
-        --flip both --rotate 5 --zoom 0.1 --shift 0.03 --batch 32 --updates 1140 --learning-rate 3e-3 \
-        --weight-decay 0.02 --patience 0 --run runs/solar    # at most 49% of the pixels; see docs/own-images.md
+    wsram train cells.csv --network efficientnet-lite0:7 --no-freeze --longest 150 --glimpses 3 --patch 60 --scales 1 \
+        --policy map --view 28 --map-stride 4 --glimpse-growth 0 --every-glimpse 0.2 --scale-entropy 0 --dropout 0.3 \
+        --flip both --rotate 5 --zoom 0.1 --shift 0.03 --batch 32 --updates 1425 --evaluate-every 114 \
+        --learning-rate 3e-3 --weight-decay 0.05 --patience 0 --run runs/solar    # see docs/own-images.md
     python -m experiments glimpsed runs/solar cells.csv --test --no-probe
 """
 

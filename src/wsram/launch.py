@@ -53,14 +53,17 @@ _OF_ORDER = re.compile(r" \(applied to [^)]*\)| Arguments are applied to .* matt
 
 
 def _one_line(text: str) -> str:
-    """One line of a frame's text without its title, which says the same; its parts have rules between them."""
-    lines = [line[1:].strip("│").rstrip() for line in text.splitlines() if not line.startswith(("╭", "╰"))]
+    """One line of a frame's text without its title, which says the same; its parts have rules between them.
+
+    The frame is drawn with lines where the terminal knows them, and with hyphens elsewhere.
+    """
+    lines = text.strip("\n").splitlines()[1:]
     parts: list[list[str]] = [[]]
     for line in lines:
-        if line.strip("─ "):
-            parts[-1].append(line)
-        elif "─" in line:
-            parts.append([])
+        if not line.strip("─-╰╯│ "):
+            parts += [[]] if line.strip("│ ") else []
+        else:
+            parts[-1].append(line[1:].strip("│").rstrip())
     told = [_alike(part) if part[0].strip() == ALIKE else " ".join(" ".join(part).split()) for part in parts if part]
     clear = [_OF_ORDER.sub("", _OF_VALUES.sub(_wanted, part)) for part in told]
     return "; ".join(part.rstrip(".:") for part in clear)
