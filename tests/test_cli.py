@@ -288,6 +288,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "nothing to resume": (["train", "--resume", "EMPTY"], "EMPTY holds no run"),
     "no data": (["train", "EMPTY/absent", "--run", "EMPTY/new"], "EMPTY/absent"),
     "resuming with other settings": (["train", "--resume", "RUN", "--batch", "7"], "got another batch"),
+    "resuming with another recipe": (["train", "--resume", "RUN", "--recipe", "demo"], "leave --recipe out"),
     "resuming for fewer updates": (["train", "--resume", "RUN", "--updates", "3"], "got another updates"),
     "resuming in another folder": (["train", "--resume", "RUN", "--run", "EMPTY/new"], "leave --run out"),
     "a folder that holds a run": (["train", *TINY, "--run", "RUN"], "RUN already holds a run"),

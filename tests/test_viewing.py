@@ -257,3 +257,16 @@ def test_a_name_is_drawn_as_it_is_and_not_as_mathematics(tmp_path: Path, name: s
     picture(save(panel, tmp_path / "panels.png"))
     axes = panel.axes[0]
     assert [axes.get_title(), axes.get_xlabel(), axes.get_ylabel()] == shown
+
+
+def test_a_picture_that_could_not_be_written_is_not_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = Figure()
+
+    def full(path: Path, **kwargs: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(figure, "savefig", full)
+        refusal(lambda: save(figure, tmp_path / "a.png"), "No space left")
+    assert save(figure, tmp_path / "a.png").exists()

@@ -300,6 +300,10 @@ def _parse_train(argv: list[str]) -> Train[Config]:
     if start.resume is not None:
         from wsram.runs import Run
 
+        if start.recipe is not None:
+            raise UserError(
+                f"--resume goes on with the run's own settings, not with those of {recipe}; leave --recipe out"
+            )
         config = Run.open(start.resume.expanduser()).config
     # Else a recipe's time would outweigh the number that was asked for.
     default = config if start.updates is None else asked(config, updates=start.updates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -69,13 +69,17 @@ def require_picture(path: Path) -> None:
 
 
 def _written(path: Path, write: Callable[[], None], *, replace: bool) -> Path:
+    there = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not replace:
+        if there and not replace:
             raise UserError(f"{path} exists already and is left as it is; remove it or name another folder")
         with _any_letters():
             write()
     except OSError as error:
+        if not there:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # half a picture would be in the way of the next try
         raise UserError(f"cannot write {path} ({error.strerror or error}); name another place") from error
     return path
 
