@@ -199,11 +199,11 @@ def _probed(trained: Trained, network: AttentionClassifier, dataset: Dataset, si
         raise UserError(f"{trained.name} reads glimpses with {kind}, which is not pretrained; use --no-probe")
     trunk = Trunk(kind, network.channels)
     fill_pretrained(trunk)
-    read, pooled = trunk.eval(), MeanAndMost()
+    read, pooled, context = trunk.eval(), MeanAndMost(), autocast(network.precision, torch.device("cpu"))
 
     def features(of: Dataset) -> tuple[Tensor, Tensor]:
         found, answers = [], []
-        with torch.inference_mode():
+        with torch.inference_mode(), context():
             for _, batch in parts(network, of, TOGETHER):
                 images: Any = batch.images
                 whole = [_resized(image.cpu(), side) for image in images]
@@ -223,7 +223,7 @@ def _probed(trained: Trained, network: AttentionClassifier, dataset: Dataset, si
         "error": _wrong(fitted[best], *standard[2]),
         "read": 1.0,
         "penalty": PENALTIES[best],
-        **cost([lambda: pooled(read(image))] * TIMED),
+        **cost([lambda: pooled(read(image))] * TIMED, context),
     }
 
 
